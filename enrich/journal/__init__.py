@@ -1,0 +1,20 @@
+"""The journal: the append-only, hash-chained file log that everything else follows.
+
+Prepared records go in; records in one order come out, to followers and after a restart. It knows files, hashes and
+durability; it never knows what an event means to a window, a policy or a caller.
+"""
+
+from enrich.journal._saved import SavedKeys, read_keys, write_keys
+from enrich.journal.bodies import PreparedRecord
+from enrich.journal.bodycheck import Problem
+from enrich.journal.format import Position
+from enrich.journal.identity import Identity, read_identity
+from enrich.journal.journal import Appended, Journal
+from enrich.journal.keys import KeyStore, Reservation
+from enrich.journal.records import Record
+from enrich.journal.verify import VerifyReport, verify
+
+__all__ = [
+    "Appended", "Identity", "Journal", "KeyStore", "Position", "PreparedRecord", "Problem", "Record", "Reservation",
+    "SavedKeys", "VerifyReport", "read_identity", "read_keys", "verify", "write_keys",
+]  # fmt: skip
