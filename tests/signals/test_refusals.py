@@ -1,0 +1,186 @@
+"""What is refused, where the caret stands, and which rewrite is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from enrich.errors import DefinitionError
+from enrich.signals import DefinitionErrors, load_catalog
+
+HEADER = "-- entity: agent\n-- windows: 1h\n"
+
+
+def refusal(text: str) -> DefinitionError:
+    with pytest.raises(DefinitionErrors) as caught:
+        load_catalog({"set": text})
+    (error,) = caught.value.errors
+    return error
+
+
+#: select item (or whole statement) -> (text under the caret, part of the message, part of the hint)
+ITEMS = {
+    "count(*)": ("count(*)", "without a name", "AS name"),
+    "count(*) AS Runs": ("count(*)", "`Runs`", "lower case"),
+    "count(*) AS known": ("count(*)", "reserved", ""),
+    "count(*) AS last_24h": ("count(*)", "reserved", ""),
+    "count(*) AS kind": ("count(*)", "column of events", "another name"),
+    "count(*) AS n, max(duration_ms) AS n": ("max(duration_ms)", "twice", ""),
+    "*": ("*", "`*`", "name each signal"),
+    "outcome AS x": ("outcome", "without an aggregate", "one value"),
+    "now() AS x, count(*) AS n": ("now()", "`now`", "as_of"),
+    "random() AS x, count(*) AS n": ("random()", "`random`", "same answer twice"),
+    "sum(foo) AS x": ("foo", "foo", ""),
+    "y + 1 AS x, count(*) AS y": ("y", "before it is defined", ""),
+    "count_if(outcome = 'failed') AS x": ("count_if(outcome = 'failed')", "count_if", "FILTER"),
+    "first(outcome) AS x": ("first(outcome)", "`first`", "arg_max"),
+    "last(outcome) AS x": ("last(outcome)", "`last`", "arg_max"),
+    "any_value(outcome) AS x": ("any_value(outcome)", "any_value", "arg_max"),
+    "mode(outcome) AS x": ("mode(outcome)", "`mode`", ""),
+    "list(outcome) AS x": ("list(outcome)", "`list`", ""),
+    "approx_count_distinct(outcome) AS x": ("approx_count_distinct(outcome)", "approx", "count(DISTINCT x)"),
+    "arg_max(outcome, occurred_at) AS x": ("arg_max(outcome, occurred_at)", "arg_max", "leaves ties to chance"),
+    "arg_min(outcome, (occurred_at, seq)) AS x": ("arg_min(outcome, (occurred_at, seq))", "arg_min", "arg_max"),
+    "sum(DISTINCT wait_ms) AS x": ("sum(DISTINCT wait_ms)", "DISTINCT", "count(DISTINCT x)"),
+    "sum(duration_ms * 2) AS x": ("duration_ms * 2", "can raise", "TRY("),
+    "sum(duration_ms / 1000) AS x": ("sum(duration_ms / 1000)", "DOUBLE", "integers"),
+    "avg(duration_ms * 0.5) AS x": ("avg(duration_ms * 0.5)", "DECIMAL(21,1)", "integers"),
+    "max(outcome) AS x": ("max(outcome)", "VARCHAR", "arg_max"),
+    "max(duration_ms / wait_ms) AS x": ("max(duration_ms / wait_ms)", "inf or nan", "nullif"),
+    "max(duration_ms * 0.5) AS x": ("max(duration_ms * 0.5)", "DECIMAL", "::DOUBLE"),
+    "max(TRY_CAST(attributes ->> 'k' AS DOUBLE)) AS x": (
+        "max(TRY_CAST(attributes ->> 'k' AS DOUBLE))",
+        "inf or nan",
+        "isfinite",
+    ),
+    "quantile_cont(duration_ms, [0.5, 0.9]) AS x": ("quantile_cont(duration_ms, [0.5, 0.9])", "list", "one quantile"),
+    "quantile_cont(duration_ms, -0.5) AS x": ("quantile_cont(duration_ms, -0.5)", "descending", "between 0 and 1"),
+    "quantile_cont(occurred_at, 0.5) AS x": ("quantile_cont(occurred_at, 0.5)", "TIMESTAMP", ""),
+    "var_samp(duration_ms / 3) AS x": ("var_samp(duration_ms / 3)", "DOUBLE", "integers"),
+    "var_pop(duration_ms) AS x": ("var_pop(duration_ms)", "var_pop", "var_samp"),
+    "sum(CAST(attributes ->> 'k' AS BIGINT)) AS x": ("CAST(attributes ->> 'k' AS BIGINT)", "cast of", "TRY_CAST"),
+    "count(attributes ->> '$.k') AS x": ("'$.k'", "`$.k`", "plain literal"),
+    "count(attributes -> 'k') AS x": ("attributes -> 'k'", "json_extract", "->> 'key'"),
+    "count(attributes) AS x": ("count(attributes)", "as a whole", "->> 'key'"),
+    "count(*) FILTER (WHERE occurred_at > as_of - INTERVAL 5 MINUTE) AS x": (
+        "count(*) FILTER (WHERE occurred_at > as_of - INTERVAL 5 MINUTE)",
+        "`as_of`",
+        "another window",
+    ),
+    "count(*) FILTER (WHERE seq > 3) AS x": ("count(*) FILTER (WHERE seq > 3)", "seq", "arg_max"),
+    "count(*) FILTER (WHERE hour(occurred_at) = 3) AS x": ("hour(occurred_at)", "`hour`", "time zone"),
+    "count(*) FILTER (WHERE occurred_at > '2026-01-01') AS x": ("'2026-01-01'", "cast of", "zone"),
+    "count(*) FILTER (WHERE lower(outcome) = 'a') AS x": ("lower(outcome)", "`lower`", "not taken apart"),
+    "count(*) FILTER (WHERE outcome LIKE 'a%') AS x": ("LIKE 'a%'", "~~", "not taken apart"),
+    "count(*) FILTER (WHERE duration_ms) AS x": ("duration_ms", "BOOLEAN", "x <> 0"),
+    "count(*) FILTER (WHERE duration_ms = '5') AS x": ("'5'", "VARCHAR", "TRY_CAST"),
+    "count(*) FILTER (WHERE (outcome = 'a') = 1) AS x": ("outcome = 'a'", "BOOLEAN", "no number"),
+    "count(*) FILTER (WHERE duration_ms % wait_ms = 0) AS x": ("duration_ms % wait_ms", "may be zero", "nullif"),
+    "count(*) AS n, n // 0 AS x": ("0", "may be zero", "nullif"),
+    "count(*) AS n, n % n AS x": ("n % n", "may be zero", "nullif"),
+    "count(*) AS n, 7.5 // 2 AS x": ("7.5 // 2", "DOUBLE", "plain division"),
+    "count(*) AS n, -2^2 AS x": ("-2^2", "`^`", "pow"),
+    "count(*) AS n, n::VARCHAR AS x": ("::VARCHAR", "VARCHAR", ""),
+    "count(*) AS n, n::FLOAT AS x": ("::FLOAT", "FLOAT", "DOUBLE"),
+    "count(*) AS n, n::UBIGINT AS x": ("::UBIGINT", "UBIGINT", "BIGINT"),
+    "count(*) AS n, floor(n / 2) AS x": ("floor(n / 2)", "floor", "round"),
+    "count(*) AS n, log10(n) AS x": ("log10(n)", "log10", "ln(x)"),
+    "count(*) AS n, round(n / 3, -1) AS x": ("-1", "0 to 15 digits", "round(x, 2)"),
+    "count(*) AS n, NULL AS x": ("NULL", "NULL", "type"),
+    "count(*) AS n, [1, 2] AS x": ("[1, 2]", "LIST", ""),
+    "count(*) AS n, max(occurred_at) - min(occurred_at) AS x": ("-", "INTERVAL", "epoch"),
+    "count(*) AS n, (SELECT 1) AS x": ("(SELECT 1)", "subquery", "derived"),
+    "count(*) OVER () AS x": ("count(*) OVER ()", "OVER", "arg_max"),
+    "current_streak(duration_ms, occurred_at, seq) AS x": (
+        "current_streak(duration_ms, occurred_at, seq)",
+        "BIGINT",
+        "condition",
+    ),
+    "current_streak(outcome = 'a', occurred_at, occurred_at) AS x": (
+        "current_streak(outcome = 'a', occurred_at, occurred_at)",
+        "without seq",
+        "seq)",
+    ),
+    "burst(outcome = 'a', occurred_at, INTERVAL 1 MONTH) AS x": ("INTERVAL 1 MONTH", "to_months", "INTERVAL 30 DAY"),
+    "seconds_since_last(outcome = 'a', occurred_at, now()) AS x": ("now()", "`now`", "as_of"),
+    "count(*) AS n, try(n // 2) AS x": ("SELECT", "TRY", ""),
+    "count(*) AS n, 'abc AS x": ("'", "not closed", ""),
+    "count(*) AS n, $1 AS x": ("$", "means nothing", ""),
+    "count(*) /* all */ AS n": ("/", "block comment", ""),
+    "count(*) AS n, e'x' = 'x' AS x": ("e", "prefix", ""),
+}
+STATEMENTS = {
+    "SELECT count(*) AS n FROM events GROUP BY outcome": ("outcome", "GROUP BY", "FILTER"),
+    "SELECT count(*) AS n FROM events GROUP BY ALL": ("", "GROUP BY", ""),
+    "SELECT count(*) AS n FROM events HAVING count(*) > 1": ("count(*) > 1", "HAVING", "CASE"),
+    "SELECT DISTINCT count(*) AS n FROM events": ("SELECT", "DISTINCT", "count(DISTINCT x)"),
+    "SELECT count(*) AS n FROM events ORDER BY 1": ("1", "ORDER BY", "one row"),
+    "SELECT count(*) AS n FROM events LIMIT 1": ("1", "LIMIT", "one row"),
+    "SELECT count(*) AS n FROM events TABLESAMPLE 10%": ("SELECT", "TABLESAMPLE", "exact"),
+    "SELECT count(*) AS n FROM events e": ("events e", "`events`", "aliases"),
+    "SELECT count(*) AS n FROM events JOIN events b ON true": ("", "JOIN", "no joins"),
+    "SELECT count(*) AS n FROM read_csv('/etc/passwd')": ("read_csv('/etc/passwd')", "TABLE_FUNCTION", "no joins"),
+    "SELECT count(*) AS n FROM '/etc/passwd'": ("'/etc/passwd'", "/etc/passwd", "files"),
+    "SELECT count(*) AS n FROM (SELECT * FROM events)": ("(SELECT * FROM events)", "SUBQUERY", ""),
+    "WITH a AS (SELECT 1) SELECT count(*) AS n FROM events": ("1", "WITH", "later column"),
+    "SELECT count(*) AS n FROM events UNION SELECT 1": ("", "plain SELECT", "UNION"),
+    "SELECT count(*) AS n FROM events; SELECT 1": ("", "2 statements", ""),
+    "DROP TABLE events": ("", "plain SELECT", ""),
+    "SELECT count( AS n FROM events": ("A", "syntax error", ""),
+    "": ("", "0 statements", ""),
+}
+
+
+def under_the_caret(error: DefinitionError) -> str:
+    d = error.detail
+    start = int(d["column"]) - 1
+    return str(d["source"])[start : start + int(d["length"])]
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_a_select_item_is_refused(item: str) -> None:
+    marked, message, hint = ITEMS[item]
+    error = refusal(f"{HEADER}SELECT {item}\nFROM events")
+    assert message in error.message
+    assert hint in error.detail.get("hint", "")
+    if marked != "SELECT":
+        assert error.detail["line"] == 3
+        assert under_the_caret(error) == marked
+    assert error.detail["file"] == "set.sql"
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_a_statement_is_refused(statement: str) -> None:
+    marked, message, hint = STATEMENTS[statement]
+    error = refusal(HEADER + statement)
+    assert message in error.message
+    assert hint in error.detail.get("hint", "")
+    if marked:
+        assert under_the_caret(error) == marked
+
+
+def test_all_problems_of_all_files_are_reported_with_their_places() -> None:
+    with pytest.raises(DefinitionErrors) as caught:
+        load_catalog({
+            "a": f"{HEADER}SELECT now() AS x, count(*) AS n\nFROM events",
+            "b": f"{HEADER}SELECT count(*) AS m,\n    mode(outcome) AS y\nFROM events",
+            "c": "SELECT count(*) AS o\nFROM events",
+        })  # fmt: skip
+    assert sorted((e.detail["file"], e.detail["line"]) for e in caught.value.errors) == [
+        ("a.sql", 3),
+        ("b.sql", 4),
+        ("c.sql", 1),
+    ]
+    assert "    ^^^^^^^^^^^^^" in caught.value.pretty()
+
+
+def test_a_place_in_a_macros_own_text_falls_back_to_the_column() -> None:
+    """A text argument is refused at the call, not somewhere in the file where the macro has its comparison."""
+    error = refusal(
+        f"{HEADER}SELECT count(*) AS n,\n  wilson_lower(n, arg_max(outcome, (occurred_at, seq))) AS x\nFROM events"
+    )
+    assert error.detail["line"] == 4
+
+
+def test_bytes_and_characters_are_told_apart() -> None:
+    error = refusal(f"{HEADER}SELECT count(*) FILTER (WHERE action = 'äöü€') AS n, mode(outcome) AS x\nFROM events")
+    assert under_the_caret(error) == "mode(outcome)"
