@@ -1,0 +1,22 @@
+"""Context: the `history` object, assembled from one snapshot and put into a policy's input.
+
+In come a policy's input (or ids) and the index; out come JSON-ready objects, their canonical bytes and hashes. This
+room reads no clock, no file and no DuckDB, and never decides anything.
+"""
+
+from enrich.context.assemble import PAIRS, Assembler, Key, Prepared
+from enrich.context.canonical import canonical_json, context_hash, input_hash
+from enrich.context.inputs import MAX_APPROVERS, InputPaths, check_id
+
+__all__ = [
+    "MAX_APPROVERS",
+    "PAIRS",
+    "Assembler",
+    "InputPaths",
+    "Key",
+    "Prepared",
+    "canonical_json",
+    "check_id",
+    "context_hash",
+    "input_hash",
+]

@@ -1,0 +1,133 @@
+"""Policies as they lie in a directory: Rego modules, base documents, and one hash that names them all.
+
+The rules are those of an OPA bundle: every `*.rego` is a module, and a `data.json`, `data.yaml` or `data.yml` is a
+base document at the path of its directory. Tests (`*_test.rego`) are left out: they are run by `opa test`, not
+served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from enrich.decisions._yaml import yaml_loads
+from enrich.errors import BadRequestError, NumberNotExactError, PolicyError
+
+__all__ = ["PolicySet", "load_policies", "policy_set"]
+
+_DATA_FILES: Final = ("data.json", "data.yaml", "data.yml")
+_PACKAGE: Final = re.compile(r"^package[ \t]+([^\s#]+)", re.MULTILINE)
+_PACKAGE_PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """Modules by file name, the base document, and what identifies them."""
+
+    modules: Mapping[str, str]
+    packages: Mapping[str, tuple[str, ...]]  # file name to package path
+    data: Mapping[str, Any]
+    version: str  # "sha256:..."
+
+
+def load_policies(directory: Path, *, tests: bool = False) -> PolicySet:
+    """Read a directory of policies, subdirectories included.
+
+    Args:
+        directory: where the policies are.
+        tests: keep `*_test.rego` too.
+
+    Raises:
+        PolicyError: `not_found`, `invalid_utf8`, `invalid_data`, `data_conflict` or `unsupported_package`, with the
+            file.
+    """
+    if not directory.is_dir():
+        raise PolicyError(f"no directory of policies at `{directory}`", code="not_found")
+    modules: dict[str, str] = {}
+    data: dict[str, Any] = {}
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        name = path.relative_to(directory)
+        if any(part.startswith(".") for part in name.parts):
+            continue
+        if path.suffix == ".rego" and (tests or not path.name.endswith("_test.rego")):
+            modules[name.as_posix()] = _text(path, name.as_posix())
+        elif path.name in _DATA_FILES:
+            _merge(data, _document(path, name), name.as_posix())
+    return policy_set(modules, data)
+
+
+def policy_set(modules: Mapping[str, str], data: Mapping[str, Any] | None = None) -> PolicySet:
+    """A set from modules already in memory.
+
+    Raises:
+        PolicyError: `unsupported_package` or `data_conflict`.
+    """
+    data = dict(data or {})
+    packages = {name: _package(name, text) for name, text in modules.items()}
+    digest = hashlib.sha256()
+    for name in sorted(modules):
+        digest.update(orjson.dumps([name, modules[name]]))
+    digest.update(orjson.dumps(data, option=orjson.OPT_SORT_KEYS))
+    return PolicySet(dict(modules), packages, data, f"sha256:{digest.hexdigest()}")
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"`{name}` is not UTF-8", code="invalid_utf8", file=name, byte=error.start) from error
+
+
+def _package(name: str, text: str) -> tuple[str, ...]:
+    found = _PACKAGE.search(text)
+    if found is None:
+        raise PolicyError(f"`{name}` has no package", code="rego_parse_error", file=name, line=1, column=1)
+    if not _PACKAGE_PATH.fullmatch(found[1]):
+        line = text.count("\n", 0, found.start()) + 1
+        raise PolicyError(
+            f"package `{found[1]}` has a segment that is no plain name",
+            code="unsupported_package", file=name, line=line, column=1, hint="use letters, digits and underscores",
+        )  # fmt: skip
+    return tuple(found[1].split("."))
+
+
+def _document(path: Path, name: Path) -> Mapping[str, Any]:
+    """The base document of one file, wrapped in the path of its directory."""
+    raw = path.read_bytes()
+    try:
+        value = orjson.loads(raw) if path.suffix == ".json" else yaml_loads(raw, max_bytes=None)
+    except (orjson.JSONDecodeError, BadRequestError, NumberNotExactError) as error:
+        message = error.msg if isinstance(error, orjson.JSONDecodeError) else error.message
+        raise PolicyError(f"`{name.as_posix()}`: {message}", code="invalid_data", file=name.as_posix()) from error
+    if not isinstance(value, dict):
+        raise PolicyError(f"`{name.as_posix()}` is not an object", code="invalid_data", file=name.as_posix())
+    for part in reversed(name.parts[:-1]):
+        value = {part: value}
+    return value
+
+
+def _merge(into: dict[str, Any], other: Mapping[str, Any], file: str, at: tuple[str, ...] = ()) -> None:
+    for key, value in other.items():
+        here = into.get(key)
+        if key not in into:
+            into[key] = value
+        elif isinstance(here, dict) and isinstance(value, dict):
+            _merge(here, value, file, (*at, key))
+        else:
+            where = ".".join((*at, key))
+            raise PolicyError(f"`{file}` defines `{where}` a second time", code="data_conflict", file=file)
+
+
+def leaves(data: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every value that is not a non-empty object."""
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*at, key))
+        else:
+            yield (*at, key)

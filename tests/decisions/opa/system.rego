@@ -1,0 +1,5 @@
+package system
+
+import rego.v1
+
+main := {"got": input} if input.x
