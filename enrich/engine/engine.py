@@ -1,0 +1,578 @@
+"""Engine: the rooms wired together. No HTTP in it, and no rule of its own that a room could hold."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from enrich.context import PAIRS, InputPaths, Key, canonical_json, check_id
+from enrich.decisions import Prepared
+from enrich.engine import maintenance, startup
+from enrich.engine.check import ask, compare, sample
+from enrich.engine.live import Live
+from enrich.engine.recorder import Events, Recorder, part
+from enrich.engine.reload import reload
+from enrich.engine.results import CheckReport, Decision, Readiness, RecordResult, ReloadReport
+from enrich.engine.state import SecondText, State
+from enrich.errors import (
+    BadRequestError,
+    BusyError,
+    EnrichError,
+    HistoryBehindError,
+    IndexNotReadyError,
+    InvalidEntityIdError,
+    NotFoundError,
+    show,
+)
+from enrich.events import ENTITY_KEYS, EventParser, format_us, parse_rfc3339_us
+from enrich.history import EventsPage
+from enrich.journal import Position
+from enrich.settings import Settings
+from enrich.signals import Catalog, sql_for
+
+__all__ = ["Engine"]
+
+_CATCH_UP_SECONDS: Final = 60.0
+#: the end of 9998: windows and a day of skew around a moment stay within the years 1 to 9999
+_LAST_MOMENT_US: Final = 253_370_764_799_999_999
+
+Moment = int | str | datetime
+
+
+class Engine:
+    """The policy-context engine over one data directory. Thread-safe; open one per directory and process.
+
+    Example:
+        >>> engine = Engine.open("data", queries="queries")
+        >>> engine.record([{"source": "ci", "event_id": "1", ...}])
+        >>> engine.context({"agent": "deployer-7"})
+    """
+
+    def __init__(self, parts: startup.Parts) -> None:
+        self.settings = parts.settings
+        self.directory = parts.directory
+        self.journal = parts.journal
+        self.history = parts.history
+        self.follower = parts.follower
+        self.keys = parts.keys
+        self.paths = InputPaths.of(
+            parts.settings.input_paths(), parts.settings.input_approvers, parts.settings.input_history
+        )
+        self._parts = parts
+        self._state = State(parts.live, parts.parser, parts.prepared, parts.journal.head, parts.observed_since_us)
+        self._state.pruned_us = parts.history.pruned_before_us()
+        self._recorder = Recorder(parts, self._state)
+        self._text_of = SecondText()
+        self._reloading = threading.Lock()
+        self._problems: tuple[str, ...] = ()
+        self._waiting = 0
+        self._waiting_lock = threading.Lock()
+        self._maintenance = maintenance.Maintenance(self)
+        self._maintenance.start()
+
+    @classmethod
+    def open(
+        cls,
+        data: Path | str | None = None,
+        *,
+        queries: Path | str,
+        policies: Path | str | None = None,
+        settings: Settings | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Engine:
+        """Open a data directory: verify the journal's tail, let DuckDB and the index catch up, check the definitions.
+
+        Args:
+            data: the directory; None makes one that is removed on `close`.
+            queries: directory of signal sets.
+            policies: directory of Rego policies; without it `decide` refuses.
+            progress: called with (what, done, total) while a long start goes on.
+
+        Raises:
+            LockedError: another process holds the directory.
+            DefinitionErrors: a signal set does not compile, or differs from DuckDB.
+            JournalCorruptError, JournalBehindError, NewerFormatError: the directory needs an operator.
+        """
+        temporary = None
+        if data is None:
+            temporary = tempfile.TemporaryDirectory(prefix="enrich-")
+            data = temporary.name
+        try:
+            parts = startup.open_parts(
+                Path(data),
+                Path(queries),
+                None if policies is None else Path(policies),
+                settings or Settings(),
+                progress or (lambda what, done, total: None),
+            )
+        except BaseException:
+            if temporary is not None:
+                temporary.cleanup()
+            raise
+        parts.temporary = temporary
+        return cls(parts)
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def record(self, events: Events) -> RecordResult:
+        """Validate, store and index events; returns when they are durable and visible.
+
+        Args:
+            events: mappings as in the event reference, or an Arrow table or Polars frame of its columns. Up to
+                `max_request_events` are one record, all or nothing; more become several.
+
+        Raises:
+            JournalFullError, JournalFailedError: nothing of the last, unfinished part was acknowledged.
+            BusyError: DuckDB is too far behind for bulk ingest.
+        """
+        size = self.settings.max_request_events
+        if len(events) <= size:
+            result = self._recorder.record(events, two_threads=True)
+            self.durable(result.seq)
+            return result
+        record = self._recorder.record
+        parts = [record(part(events, i, i + size), i, two_threads=True) for i in range(0, len(events), size)]
+        whole = RecordResult(
+            sum(p.accepted for p in parts),
+            sum(p.duplicates for p in parts),
+            [r for p in parts for r in p.rejected],
+            sum(p.rejected_count for p in parts),
+            sum(p.dropped_attributes for p in parts),
+            max(p.seq for p in parts),
+        )
+        self.durable(whole.seq)
+        return whole
+
+    def submit(self, events: Events, done: Callable[[RecordResult | EnrichError], None]) -> None:
+        """Like `record` for one record, without waiting: the events are ordered and visible when this returns, and
+        `done` is called, perhaps from the journal's thread, once they are durable.
+
+        Raises:
+            BusyError: too many answers wait for the disk.
+        """
+        self._refuse_busy()
+        result = self._recorder.record(events)
+        self._tell_durable(result.seq, lambda error: done(result if error is None else error))
+
+    def submit_each(
+        self, requests: Sequence[Sequence[Any]], done: Callable[[Sequence[RecordResult] | EnrichError], None]
+    ) -> None:
+        """Like `submit` for several small requests that become one record; `done` gets one result for each, in order.
+
+        Raises:
+            BusyError: too many answers wait for the disk; none of the requests was taken.
+        """
+        self._refuse_busy()
+        results = self._recorder.record_each(requests)
+        seq = max(result.seq for result in results)
+        self._tell_durable(seq, lambda error: done(results if error is None else error))
+
+    def _refuse_busy(self) -> None:
+        if self._waiting >= self.settings.max_waiting:
+            raise BusyError(f"{self._waiting} answers wait for the disk")
+
+    def _tell_durable(self, seq: int, tell: Callable[[EnrichError | None], None]) -> None:
+        with self._waiting_lock:
+            self._waiting += 1
+
+        def durable(error: EnrichError | None) -> None:
+            with self._waiting_lock:
+                self._waiting -= 1
+            tell(error)
+
+        self.journal.on_durable(seq, durable)
+
+    # -- context ----------------------------------------------------------------------------------------------------
+
+    def context(
+        self,
+        entities: Mapping[str, Any],
+        *,
+        as_of: Moment | None = None,
+        select: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """The `history` object of the given entities.
+
+        Args:
+            entities: entity name to id (None when it is missing), pairs as a tuple or list of two ids; `approvers` to a
+                list of ids.
+            as_of: microseconds, RFC 3339 or an aware datetime; default: now, by the engine's clock.
+            select: what to compute, such as `agent.last_24h.failure_rate` or `team.*`; default: everything.
+
+        Raises:
+            InvalidEntityIdError, NotFoundError (`unknown_entity`), BadRequestError (`unknown_signal`, `invalid_time`).
+        """
+        keys: dict[str, Key | None] = {}
+        approvers: list[str] | None = None
+        for entity, value in entities.items():
+            if entity in ("approvers", "approver"):
+                people = [value] if isinstance(value, str) else value
+                approvers = list(dict.fromkeys(check_id(v, "approver", "approvers") for v in people or ()))
+            elif entity not in ENTITY_KEYS:
+                raise NotFoundError(f"no entity {show(entity)}", code="unknown_entity", entity=entity)
+            else:
+                keys[entity] = None if value is None else _key(entity, value)
+        return self._history(keys, approvers, None if as_of is None else moment_us(as_of), select)
+
+    def enrich(self, document: Mapping[str, Any], *, select: Sequence[str] | None = None) -> dict[str, Any]:
+        """The input with `history` put in. The caller's objects are not changed.
+
+        Raises:
+            HistoryForgedError: the input brings its own history.
+            InvalidEntityIdError, BadRequestError.
+        """
+        if not isinstance(document, Mapping):
+            raise BadRequestError(f"the input is {show(document)}, not an object", field="input")
+        paths = self.paths
+        paths.refuse_forged(document)
+        keys: dict[str, Key | None] = dict(paths.entity_ids(document))
+        approvers = paths.approver_ids(document)
+        return paths.put(document, self._history(keys, approvers, None, select))
+
+    def entity(self, entity: str, ids: Sequence[str], *, as_of: Moment | None = None) -> dict[str, Any]:
+        """One entity's object as it stands under `history.<entity>`, plus as_of, seq and status."""
+        columns = ENTITY_KEYS.get(entity)
+        live = self._state.live
+        if columns is None or entity not in live.entities:
+            raise NotFoundError(
+                f"no signals are kept for entity {show(entity)}",
+                code="unknown_entity",
+                hint=f"entities with signals: {', '.join(sorted(live.entities))}",
+            )
+        if len(ids) != len(columns):
+            raise InvalidEntityIdError(
+                f"entity {show(entity)} has {len(columns)} id(s), {len(ids)} given", entity=entity
+            )
+        value: Any = ids[0] if len(columns) == 1 else tuple(ids)
+        if entity == "approver":
+            history = self.context({"approvers": [value]}, as_of=as_of)
+            body = history["approvers"][value]
+        else:
+            # the other half of a derived set's request: a pair brings its parts
+            wanted: dict[str, Any] = {entity: value}
+            if entity in PAIRS:
+                wanted |= dict(zip(PAIRS[entity], ids, strict=True))
+            history = self.context(wanted, as_of=as_of)
+            body = history[entity]
+        return {**body, "as_of": history["as_of"], "seq": history["seq"], "status": history["status"]}
+
+    def _history(
+        self,
+        keys: dict[str, Key | None],
+        approvers: Sequence[str] | None,
+        as_of_us: int | None,
+        select: Sequence[str] | None,
+    ) -> dict[str, Any]:
+        state = self._state
+        while True:
+            live = state.live
+            selection = live.selection(select)
+            wanted = keys
+            for pair, a, b in selection.pairs:
+                if pair not in keys and a in keys and b in keys:
+                    left, right = keys[a], keys[b]
+                    wanted = {**wanted, pair: None if left is None or right is None else (str(left), str(right))}
+            with live.index.lock:
+                if state.live is not live:
+                    continue  # a reload took its place: nothing is linked to this one any more
+                if state.broken is not None or state.closed:
+                    state.check_open()
+                if as_of_us is None:
+                    as_of_us = self.journal.now_us()
+                history = live.assembler.entities(selection.entities, wanted, approvers, as_of_us, state.held_since_us)
+                seq = state.seq
+                observed_since = state.observed_since
+                break
+        history["suspended"] = False
+        history["suspensions"] = []
+        history["as_of"] = self._text_of(as_of_us)
+        history["seq"] = seq
+        history["status"] = "fresh"
+        history["lag_seconds"] = None
+        history["observed_since"] = observed_since
+        history["catalog"] = live.catalog.version
+        return history
+
+    # -- decisions --------------------------------------------------------------------------------------------------
+
+    @property
+    def policies(self) -> Prepared:
+        """The live policies, ready to be asked.
+
+        Raises:
+            NotFoundError: `no_policies`, when the engine was opened without policies.
+        """
+        if self._state.policies is None:
+            raise NotFoundError("the engine was opened without policies", code="no_policies")
+        return self._state.policies
+
+    def decide(
+        self, path: Sequence[str], document: Mapping[str, Any], *, strict_builtin_errors: bool = False
+    ) -> Decision:
+        """Evaluate the policy at `path` on the enriched input. Not gated and not recorded.
+
+        Raises:
+            NotFoundError: `no_policies`.
+            HistoryForgedError, InvalidEntityIdError, BadRequestError: the input can't be enriched.
+        """
+        policies = self.policies
+        enriched = self.enrich(document)
+        outcome = policies.evaluate(tuple(path), canonical_json(enriched), strict_builtin_errors=strict_builtin_errors)
+        return Decision(outcome, enriched)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def events(
+        self,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        **filters: str | None,
+    ) -> EventsPage:
+        """A page of the events behind the numbers, newest first.
+
+        Args:
+            since, until: bounds of occurred_at, both inclusive.
+            filters: `agent`, `team`, `workflow`, `org`, `approver`, `kind`, `outcome`.
+
+        Raises:
+            HistoryBehindError: DuckDB did not catch up with what is durable within a second.
+        """
+        return self.history.events_page(
+            at_seq=self.caught_up(1.0),
+            since_us=None if since is None else moment_us(since),
+            until_us=None if until is None else moment_us(until),
+            cursor=cursor,
+            limit=limit,
+            **filters,
+        )
+
+    def caught_up(self, timeout: float) -> int:
+        """Wait until DuckDB has applied what is durable now; returns that seq."""
+        seq = int(self.journal.durable.seq)
+        if not self.follower.wait_applied(seq, timeout):
+            raise HistoryBehindError(f"history has applied {self.follower.applied.seq} of {seq}", needed=seq)
+        return seq
+
+    def sql(self, set_name: str, ids: Sequence[str], window: str | None, *, as_of: Moment | None = None) -> str:
+        """Prelude and query to paste into DuckDB, for one set, entity and window."""
+        at = self.journal.now_us() if as_of is None else moment_us(as_of)
+        return sql_for(self.catalog, set_name, tuple(ids), window, at)
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._state.live.catalog
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the `history` object."""
+        return self.catalog.json_schema()
+
+    def signals(self) -> dict[str, Any]:
+        """The catalog, for people: sets, signals, types, windows, parameters, documentation."""
+        return self.catalog.describe()
+
+    # -- durability -------------------------------------------------------------------------------------------------
+
+    @property
+    def seq(self) -> int:
+        """What a context computed now has seen."""
+        return self._state.seq
+
+    @property
+    def durable_seq(self) -> int:
+        return int(self.journal.durable.seq)
+
+    def durable(self, seq: int, timeout: float | None = None) -> None:
+        """Wait until the journal is durable up to `seq`."""
+        self.journal.wait_durable(seq, timeout)
+
+    def on_durable(self, seq: int, callback: Callable[[EnrichError | None], None]) -> None:
+        self.journal.on_durable(seq, callback)
+
+    # -- definitions ------------------------------------------------------------------------------------------------
+
+    def reload(self) -> ReloadReport:
+        """Load the directories again. What does not load, or differs from DuckDB, leaves the old version live."""
+        with self._reloading:
+            self._state.check_open()
+            report = reload(self, self._parts, self._state)
+            self._problems = tuple(report.problems)
+            return report
+
+    @property
+    def live(self) -> Live:
+        """The live definitions and their index."""
+        return self._state.live
+
+    @property
+    def parser(self) -> EventParser:
+        """The parser of the live definitions."""
+        return self._state.parser
+
+    @property
+    def prepared(self) -> Prepared | None:
+        """The live policies; None without."""
+        return self._state.policies
+
+    def check(self, entities: int = 8, moments: int = 4) -> CheckReport:
+        """Compare the live signals with DuckDB on a sample of the history at hand, at one sequence number."""
+        self.caught_up(_CATCH_UP_SECONDS)
+        while True:
+            live = self._state.live
+            asked = sample(live, self.history, self.journal.now_us(), entities, moments)
+            with live.index.lock:
+                if self._state.live is live:
+                    answered, seq = ask(live, asked), self._state.seq
+                    break
+        self.durable(seq)
+        self.caught_up(_CATCH_UP_SECONDS)
+        return compare(live, self.history, seq, answered)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def health(self) -> Readiness:
+        """Ready when every answer can be exact; a bad reload or a lagging DuckDB shows as a warning."""
+        reasons = []
+        if self._state.broken is not None:
+            reasons.append(self._state.broken.message)
+        if self._state.closed:
+            reasons.append("the engine is closed")
+        if self.journal.failed is not None:
+            reasons.append(str(self.journal.failed))
+        warnings = [f"reload failed: {p}" for p in self._problems]
+        failure = self.follower.error
+        if failure is not None:
+            warnings.append(f"history does not follow the journal: {failure.message}")
+        if self._maintenance.failure is not None:
+            warnings.append(self._maintenance.failure)
+        return Readiness(not reasons, tuple(reasons), tuple(warnings))
+
+    def stats(self) -> dict[str, Any]:
+        """Figures for metrics: sequence numbers, queue depths, index and follower."""
+        return {
+            "seq": self._state.seq,
+            "durable_seq": self.durable_seq,
+            "applied_seq": self.follower.applied.seq,
+            "waiting": self._waiting,
+            "lag_events": max(0, self._state.seq - self.follower.applied.seq),
+            "keys": len(self.keys),
+            "index": self._state.live.index.stats(),
+        }
+
+    def merge_step(self, *, idle: bool = False) -> bool:
+        """One step of background merging; whether there is more to do. `idle`: no events arrive at the moment."""
+        more = self._state.live.index.merge_step(self._state.pruned_us, idle)
+        return self.keys.merge_step() or more
+
+    def save_index(self) -> None:
+        """Save the index for a quick start, at a position that is durable.
+
+        Raises:
+            IndexNotReadyError: a record could not be applied, or a reload replaced the index meanwhile.
+        """
+        state = self._state
+        startup.save_index(self._parts, state.live, self._saved_position(state.live), state.order)
+
+    def _saved_position(self, live: Live) -> Callable[[], Position]:
+        """What `live` has seen, asked under its index's lock.
+
+        INVARIANT: an index that holds part of a record, or that is not linked to any more, is never saved.
+        """
+
+        def position() -> Position:
+            if self._state.broken is not None:
+                raise self._state.broken
+            if self._state.live is not live:
+                raise IndexNotReadyError("other definitions went live while the index was being saved")
+            return self._state.position
+
+        return position
+
+    def prune(self) -> None:
+        """Let go of what is older than retention, by a record in the journal, which itself keeps it.
+
+        DuckDB deletes when it applies the record, keys expire now, the index drops rows as it merges; what reaches back
+        before the cutoff is no longer `complete`. Nothing happens while all history is younger.
+        """
+        state = self._state
+        before = self.journal.now_us() - self.settings.retention_us
+        held = state.held_since_us
+        if held is None or held >= before:
+            return
+        record = self.journal.prepare("prune", {"events_before": format_us(before)})
+        with state.order:
+            state.check_open()
+            appended = self.journal.append(record)
+            with state.live.index.lock:
+                state.position = Position(appended.last_seq, appended.hash)
+                state.pruned_us = before
+            state.parser = startup.event_parser(state.live.catalog, self.settings, self.journal, before)
+            self.follower.submit(record, appended)
+        self.keys.expire(before)
+        self.durable(appended.last_seq)
+        self.caught_up(_CATCH_UP_SECONDS)
+
+    @property
+    def pruned_before_us(self) -> int | None:
+        """Events that occurred before this moment were let go of; None when none ever were."""
+        return self._state.pruned_us
+
+    def close(self) -> None:
+        """Stop taking events, make everything durable, let DuckDB catch up, save the index."""
+        state = self._state
+        with state.order:
+            if state.closed:
+                return
+            state.closed = True
+        self._maintenance.stop()
+        position = None if state.broken else self._saved_position(state.live)
+        startup.close_parts(self._parts, state.live, position, state.order)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def moment_us(value: Moment) -> int:
+    """A moment as microseconds since 1970 UTC.
+
+    Raises:
+        BadRequestError: `invalid_time`, for a naive or unreadable time, and for one outside 1970 to 9998.
+    """
+    us = _moment_us(value)
+    if not 0 <= us <= _LAST_MOMENT_US:
+        raise BadRequestError(f"{show(value)} is outside 1970 to 9998", code="invalid_time")
+    return us
+
+
+def _moment_us(value: Moment) -> int:
+    if isinstance(value, bool):
+        raise BadRequestError(f"{show(value)} is no time", code="invalid_time")
+    if isinstance(value, int):
+        return value
+    try:
+        text = value.isoformat() if isinstance(value, datetime) else value
+        return parse_rfc3339_us(text)
+    except (ValueError, TypeError, EnrichError) as error:
+        raise BadRequestError(
+            f"{show(value)} is no time",
+            code="invalid_time",
+            hint="RFC 3339 with an offset, such as 2026-11-23T10:00:00Z",
+        ) from error
+
+
+def _key(entity: str, value: Any) -> Key:
+    parts = ENTITY_KEYS[entity]
+    if len(parts) == 1:
+        return check_id(value, entity, entity)
+    if not isinstance(value, list | tuple) or len(value) != len(parts):
+        raise InvalidEntityIdError(f"{entity} id is {show(value)}, not {len(parts)} ids", entity=entity)
+    return tuple(check_id(v, entity, f"{entity}[{i}]") for i, v in enumerate(value))

@@ -1,0 +1,85 @@
+"""The definitions that are live, with everything built for them: one object, replaced as a whole.
+
+A reload builds a second `Live` beside the first until it has caught up; the swap is one ordered step.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from enrich.context import PAIRS, Assembler, Prepared
+from enrich.errors import BadRequestError, show
+from enrich.events import ENTITY_KEYS
+from enrich.signals import Catalog
+from enrich.signals.plan import EntityPlan
+from enrich.windows import Index
+
+__all__ = ["Live", "Selection", "index_plans"]
+
+#: selections kept, the oldest first out; with the two others they bound what callers can fill
+_SELECTIONS: Final = 256
+_MAX_ENTRIES: Final = 256
+_MAX_CHARACTERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What one selection computes, worked out once: prepared functions by entity, and the pairs among them."""
+
+    entities: Mapping[str, Prepared]
+    pairs: tuple[tuple[str, str, str], ...]
+
+
+def index_plans(catalog: Catalog) -> dict[str, EntityPlan]:
+    """What the index keeps: the catalog's plans, and an empty one for an entity that has derived sets only."""
+    plans = dict(catalog.plans)
+    for s in catalog.sets:
+        if s.entity not in plans:
+            key = ENTITY_KEYS[s.entity]
+            plans[s.entity] = EntityPlan(s.entity, key, (), (), (), frozenset(), lambda columns, n: [()] * n)
+    return plans
+
+
+class Live:
+    """A catalog, the index built for it, and the selections prepared so far."""
+
+    def __init__(self, catalog: Catalog, index: Index) -> None:
+        self.catalog = catalog
+        self.index = index
+        self.assembler = Assembler(index)
+        self.entities = tuple(index.plans)
+        self._selections: dict[tuple[str, ...] | None, Selection] = {}
+        self._lock = threading.Lock()
+
+    def selection(self, select: Sequence[str] | None) -> Selection:
+        """The prepared functions of a selection; None selects everything.
+
+        Raises:
+            BadRequestError: `unknown_signal`, when an entry names nothing; `invalid_select`, more entries or longer
+                ones than any selection needs.
+        """
+        if select is not None and len(select) > _MAX_ENTRIES:
+            raise BadRequestError(
+                f"`select` has {len(select)} entries, at most {_MAX_ENTRIES}", code="invalid_select", field="select"
+            )
+        key = None if select is None else tuple(select)
+        found = self._selections.get(key)
+        if found is not None:
+            return found
+        for entry in key or ():
+            if len(entry) > _MAX_CHARACTERS:
+                raise BadRequestError(
+                    f"`select` entry {show(entry)} has {len(entry)} characters, at most {_MAX_CHARACTERS}",
+                    code="invalid_select",
+                    field="select",
+                )
+        prepared = self.assembler.prepare(self.catalog.functions(key))
+        made = Selection(prepared, tuple((pair, a, b) for pair, (a, b) in PAIRS.items() if pair in prepared))
+        with self._lock:
+            self._selections[key] = made
+            while len(self._selections) > _SELECTIONS:
+                del self._selections[next(iter(self._selections))]
+        return made

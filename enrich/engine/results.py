@@ -1,0 +1,89 @@
+"""What the engine answers with: frozen, typed, and never a bare bool or None for a state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from enrich.decisions import Outcome
+from enrich.events import Rejection
+
+__all__ = ["CheckReport", "Decision", "Readiness", "RecordResult", "ReloadReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordResult:
+    """What became of the events of one call.
+
+    `seq` is the highest sequence number at which every accepted and duplicate event of the call is visible. `rejected`
+    lists at most `max_rejections` of the `rejected_count` refused ones.
+    """
+
+    accepted: int
+    duplicates: int
+    rejected: Sequence[Rejection]
+    rejected_count: int
+    dropped_attributes: int
+    seq: int
+
+    def body(self, limit: int = 100) -> dict[str, Any]:
+        """The answer of `POST /v1/events`."""
+        return {
+            "accepted": self.accepted,
+            "duplicates": self.duplicates,
+            "rejected": [
+                {"index": r.index, "code": r.code, "field": r.field, "value": r.value, "message": r.message}
+                for r in self.rejected[:limit]
+            ],
+            "rejected_count": self.rejected_count,
+            "dropped_attributes": self.dropped_attributes,
+            "seq": self.seq,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether requests can be answered, and every reason why not (or why only with old definitions)."""
+
+    ready: bool
+    reasons: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """What a reload did. `problems` is empty when the directory's definitions are live."""
+
+    changed: bool
+    catalog: str
+    policies: str | None = None
+    problems: Sequence[str] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "changed": self.changed,
+            "catalog": self.catalog,
+            "policies": self.policies,
+            "problems": list(self.problems),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """How many compiled values were compared with DuckDB's, and each difference found."""
+
+    compared: int
+    differences: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A policy's outcome, and the enriched input it was made on."""
+
+    outcome: Outcome
+    input: Mapping[str, Any]

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from enrich.journal import Journal
+from tests.engine.support import DAY_US, event, fates, now_us, open_engine, runs
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.us = now_us()
+
+    def __call__(self) -> int:
+        return self.us
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Every journal opened in the test goes by this."""
+    made, open_journal = Clock(), Journal.open
+    monkeypatch.setattr(Journal, "open", lambda *args, **kwargs: open_journal(*args, **kwargs, clock=made))
+    return made
+
+
+def test_events_leave_duckdb_keys_and_windows_and_are_too_old_then(tmp_path: Path, clock: Clock) -> None:
+    start = clock.us
+    with open_engine(tmp_path, retention_days=30) as engine:
+        engine.record([event(1, at_us=start - 29 * DAY_US), event(2, at_us=start - DAY_US), event(3, at_us=start)])
+        assert runs(engine) == 3
+        assert fates(engine.record([event(9, at_us=start - 30 * DAY_US - 1)])) == (0, 0, ["too_old"])
+        clock.us = start + 2 * DAY_US
+        assert runs(engine) == 2  # out of the window, whether pruned or not
+        engine.caught_up(10)
+        engine.prune()
+        assert engine.history.count() == 2
+        while engine.merge_step():
+            pass
+        assert fates(engine.record([event(1, at_us=start - 29 * DAY_US)])) == (0, 0, ["too_old"])
+        assert fates(engine.record([event(2, at_us=start - DAY_US)])) == (0, 1, [])
+        assert engine.check().differences == ()
+    for _ in range(2):
+        with open_engine(tmp_path, retention_days=30) as engine:
+            assert (runs(engine), engine.history.count()) == (2, 2)
+            assert engine.check().differences == ()
+
+
+def test_a_window_that_reaches_back_before_what_is_held_is_not_complete(tmp_path: Path, clock: Clock) -> None:
+    start = clock.us
+    with open_engine(tmp_path, retention_days=30) as engine:
+        engine.record([event(n, at_us=start - n * DAY_US) for n in range(29)])
+        windows = engine.context({"agent": "a"})["agent"]
+        assert (windows["last_1h"]["complete"], windows["last_30d"]["complete"]) == (True, False)
+        clock.us = start + 5 * DAY_US
+        assert engine.context({"agent": "a"})["agent"]["last_30d"]["complete"] is True
+        engine.caught_up(10)
+        engine.prune()
+        now = engine.context({"agent": "a"})["agent"]["last_30d"]
+        assert (now["complete"], now["runs"]) == (True, 25)
+        assert engine.context({"agent": "a"}, as_of=start)["agent"]["last_30d"]["complete"] is False
+    with open_engine(tmp_path, retention_days=30) as engine:
+        now = engine.context({"agent": "a"})["agent"]["last_30d"]
+        assert (now["complete"], now["runs"]) == (True, 25)
+        assert engine.context({"agent": "a"}, as_of=start)["agent"]["last_30d"]["complete"] is False
+
+
+def test_an_agent_without_an_event_in_retention_is_not_known(tmp_path: Path, clock: Clock) -> None:
+    start = clock.us
+    with open_engine(tmp_path, retention_days=30) as engine:
+        engine.record([event(1, at_us=start)])
+        clock.us = start + 29 * DAY_US
+        assert engine.context({"agent": "a"})["agent"]["known"] is True
+        clock.us = start + 31 * DAY_US
+        agent = engine.context({"agent": "a"})["agent"]
+        assert (agent["known"], agent["last_30d"]["runs"]) == (False, 0)
+
+
+def test_retention_made_longer_does_not_take_pruned_events_twice(tmp_path: Path, clock: Clock) -> None:
+    """What was pruned is forgotten by the keys: taken again, it would stand in the journal twice."""
+    start = clock.us
+    with open_engine(tmp_path, retention_days=30) as engine:
+        engine.record([event(1, at_us=start)])
+        clock.us = start + 40 * DAY_US
+        engine.caught_up(10)
+        engine.prune()
+    with open_engine(tmp_path, retention_days=90) as engine:
+        assert fates(engine.record([event(1, at_us=start)])) == (0, 0, ["too_old"])
+        assert engine.context({"agent": "a"}, as_of=start + DAY_US)["agent"]["last_30d"]["complete"] is False
+    (tmp_path / "data/history.duckdb").unlink()
+    with open_engine(tmp_path, retention_days=90) as engine:
+        assert engine.check().differences == ()
+        assert fates(engine.record([event(1, at_us=start)])) == (0, 0, ["too_old"])
+
+
+def test_what_was_observed_once_stays_observed_across_restarts(tmp_path: Path, clock: Clock) -> None:
+    start = clock.us
+    with open_engine(tmp_path, retention_days=30) as engine:
+        engine.record([event(1, at_us=start - 20 * DAY_US), event(2, at_us=start)])
+        clock.us = start + 29 * DAY_US
+        engine.prune()
+        before = engine.context({"agent": "a"})
+        assert before["agent"]["last_1h"]["complete"] is True
+    for delete in (False, True):
+        if delete:
+            (tmp_path / "data/history.duckdb").unlink()
+        with open_engine(tmp_path, retention_days=30) as engine:
+            after = engine.context({"agent": "a"})
+            assert after["agent"] == before["agent"]
+            assert after["observed_since"] == before["observed_since"]
+
+
+def test_nothing_is_journaled_when_there_is_nothing_to_prune(tmp_path: Path, clock: Clock) -> None:
+    with open_engine(tmp_path, retention_days=30) as engine:
+        engine.prune()
+        engine.record([event(1, at_us=clock.us)])
+        seq = engine.seq
+        engine.prune()
+        assert engine.seq == seq
+
+
+def test_a_deleted_history_comes_back_from_the_journal_as_pruned_as_it_was(tmp_path: Path, clock: Clock) -> None:
+    start = clock.us
+    with open_engine(tmp_path, retention_days=30) as engine:
+        engine.record([event(1, at_us=start - 20 * DAY_US), event(2, at_us=start)])
+        clock.us = start + 20 * DAY_US
+        engine.caught_up(10)
+        engine.prune()
+        assert engine.history.count() == 1
+    (tmp_path / "data/history.duckdb").unlink()
+    with open_engine(tmp_path, retention_days=30) as engine:
+        assert engine.history.count() == 1
+        assert runs(engine) == 1
+        assert engine.check().differences == ()
