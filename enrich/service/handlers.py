@@ -1,0 +1,44 @@
+"""Which handler answers which call, by the call's name."""
+
+from __future__ import annotations
+
+from enrich.service.data import DataRoutes
+from enrich.service.enrichment import EnrichRoute
+from enrich.service.entities import EntityRoutes
+from enrich.service.events import EventRoutes
+from enrich.service.operations import OperatorRoutes
+from enrich.service.routing import Handler
+from enrich.service.runtime import Runtime
+
+__all__ = ["handlers"]
+
+
+def handlers(runtime: Runtime) -> dict[str, Handler]:
+    """The handlers of one runtime; the names are those of `calls`."""
+    events, enrichment, data = EventRoutes(runtime), EnrichRoute(runtime), DataRoutes(runtime)
+    entities, operations = EntityRoutes(runtime), OperatorRoutes(runtime)
+    return {
+        "post_events": events.post,
+        "get_events": events.get,
+        "enrich": enrichment.post,
+        "get_data": data.answer,
+        "post_data": data.answer,
+        "get_data_root": data.answer,
+        "post_data_root": data.answer,
+        "post_data_v0": data.answer,
+        "post_data_v0_root": data.answer,
+        "post_root": data.answer,
+        "entity": entities.entity,
+        "entity_pair": entities.entity,
+        "signals": entities.signals,
+        "signals_schema": entities.schema,
+        "signals_sql": entities.sql,
+        "reload": operations.reload,
+        "check": operations.check,
+        "journal_verify": operations.verify,
+        "health": operations.health,
+        "health_live": operations.live,
+        "health_ready": operations.ready,
+        "metrics": operations.metrics,
+        "openapi": operations.openapi,
+    }

@@ -1,0 +1,58 @@
+"""What the handlers share: engine, settings, access, metrics, pools, and the bridge from the journal's thread."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from enrich.engine import Engine
+from enrich.engine.results import RecordResult
+from enrich.service.auth import Access
+from enrich.service.durable import DurableAnswers, LoopBridge
+from enrich.service.metrics import Metrics
+from enrich.service.pool import BoundedPool
+from enrich.service.reloading import Reloader
+from enrich.service.together import Together
+from enrich.settings import Settings
+
+__all__ = ["Runtime"]
+
+
+class Runtime:
+    """One service at work. `start` and `stop` frame its event loop's life."""
+
+    def __init__(self, engine: Engine, settings: Settings, access: Access, metrics: Metrics) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.access = access
+        self.metrics = metrics
+        self.reloader = Reloader(engine, metrics)
+        deadline = settings.deadline_ms / 1000
+        #: large bodies: parsed and recorded beside the loop
+        self.ingest = BoundedPool("ingest", threads=2, waiting=settings.ingest_queue, deadline_seconds=deadline)
+        #: DuckDB and other reads that take milliseconds
+        self.reads = BoundedPool("read", threads=2, waiting=settings.read_queue, deadline_seconds=deadline)
+        #: policy evaluation, which has no time limit of its own
+        self.evaluations = BoundedPool(
+            "evaluation", threads=2, waiting=settings.evaluation_queue, deadline_seconds=deadline
+        )
+        self.durable: DurableAnswers
+        self.records: LoopBridge[RecordResult]
+        self.together: Together
+        for name, pool in (("ingest", self.ingest), ("read", self.reads), ("evaluation", self.evaluations)):
+            metrics.gauge(
+                f"enrich_{name}_queue_depth",
+                f"Requests in the {name} pool, running or waiting.",
+                partial(getattr, pool, "depth"),
+            )
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Binds what belongs to the event loop."""
+        self.durable = DurableAnswers(self.engine, loop)
+        self.records = LoopBridge(loop)
+        self.together = Together(self.engine, loop)
+
+    def stop(self) -> None:
+        """Ends the pools; the engine stays open, it belongs to whoever opened it."""
+        for pool in (self.ingest, self.reads, self.evaluations):
+            pool.close()

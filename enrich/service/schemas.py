@@ -1,0 +1,159 @@
+"""JSON Schemas of what goes over HTTP, for the OpenAPI document; the event's is made from its own columns."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from enrich.events.model import (
+    AUTHORITY_OUTCOMES,
+    INT64_MAX,
+    INT_COLUMNS,
+    KINDS,
+    MATERIALITIES,
+    MAX_ATTRIBUTES,
+    MAX_STRING,
+    RUN_OUTCOMES,
+    STRING_COLUMNS,
+)
+
+__all__ = ["components", "ref"]
+
+Schema = dict[str, Any]
+
+_TEXT: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": MAX_STRING}
+_COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+_REQUIRED: Final = ("source", "event_id", "occurred_at", "kind", "outcome")
+
+
+def ref(name: str) -> Schema:
+    """A reference to a component."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def components() -> dict[str, Schema]:
+    """Every named schema."""
+    return {
+        "Event": _event(),
+        "EventsAnswer": _object(
+            {
+                "accepted": _COUNT,
+                "duplicates": _COUNT,
+                "rejected": {"type": "array", "maxItems": 100, "items": ref("Rejection")},
+                "rejected_count": _COUNT,
+                "dropped_attributes": _COUNT,
+                "seq": _COUNT
+                | {"description": "every accepted and duplicate event of the request is visible from here on"},
+            }
+        ),
+        "Rejection": _object(
+            {
+                "index": _COUNT | {"description": "place in the array, or among the non-blank lines"},
+                "code": {"type": "string"},
+                "field": {"type": ["string", "null"]},
+                "value": {"type": ["string", "null"]},
+                "message": {"type": "string"},
+            }
+        ),
+        "EventsPage": _object(
+            {
+                "events": {"type": "array", "items": {"type": "object"}},
+                "next_cursor": {"type": ["string", "null"]},
+                "seq": _COUNT,
+            }
+        ),
+        "EnrichRequest": _object(
+            {
+                "input": {"type": "object", "description": "the policy's input, without `history`"},
+                "select": {
+                    "type": ["array", "null"],
+                    "items": {"type": "string"},
+                    "description": "what to compute: `agent.last_24h.failure_rate`, `team.*`; everything when absent",
+                },
+            },
+            required=("input",),
+        ),
+        "EnrichAnswer": _object({"input": {"type": "object", "description": "the input with `history` put in"}}),
+        "Entity": {
+            "type": "object",
+            "required": ["id", "known", "as_of", "seq", "status"],
+            "properties": {
+                "id": {"type": ["string", "array"]},
+                "known": {"type": "boolean"},
+                "as_of": {"type": "string", "format": "date-time"},
+                "seq": _COUNT,
+                "status": {"enum": ["fresh", "stale", "unavailable"]},
+            },
+        },
+        "ReloadAnswer": _object(
+            {
+                "changed": {"type": "boolean"},
+                "catalog": {"type": "string"},
+                "policies": {"type": ["string", "null"]},
+                "problems": {"type": "array", "items": {"type": "string"}},
+            }
+        ),
+        "CheckAnswer": _object({"compared": _COUNT, "differences": {"type": "array", "items": {"type": "string"}}}),
+        "VerifyAnswer": {
+            "type": "object",
+            "required": ["ok", "problems"],
+            "properties": {"ok": {"type": "boolean"}, "problems": {"type": "array", "items": {"type": "object"}}},
+        },
+        "Error": _object(
+            {
+                "error": _object(
+                    {
+                        "code": {"type": "string", "description": "stable; see the reference"},
+                        "message": {"type": "string"},
+                        "detail": {"type": "object"},
+                    }
+                )
+            }
+        ),
+        "DataError": _object(
+            {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "errors": {"type": "array", "items": {"type": "object"}},
+            },
+            required=("code", "message"),
+        ),
+    }
+
+
+def _object(properties: dict[str, Schema], required: tuple[str, ...] | None = None) -> Schema:
+    return {
+        "type": "object",
+        "required": list(properties if required is None else required),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _event() -> Schema:
+    def nullable(schema: Schema, name: str) -> Schema:
+        return schema if name in _REQUIRED else schema | {"type": [schema["type"], "null"]}
+
+    properties: dict[str, Schema] = {
+        "occurred_at": {
+            "type": "string",
+            "format": "date-time",
+            "description": "when it happened; RFC 3339 with an offset, to the microsecond",
+        }
+    }
+    for name in STRING_COLUMNS:
+        properties[name] = nullable(_TEXT, name)
+    properties["kind"] = {"type": "string", "enum": list(KINDS)}
+    properties["outcome"] = {"type": "string", "enum": list(dict.fromkeys(RUN_OUTCOMES + AUTHORITY_OUTCOMES))}
+    properties["materiality"] = {"enum": [*MATERIALITIES, None]}
+    for name in INT_COLUMNS:
+        properties[name] = {"type": ["integer", "null"], "minimum": 0, "maximum": INT64_MAX}
+    properties["attributes"] = {
+        "type": ["object", "null"],
+        "maxProperties": MAX_ATTRIBUTES,
+        "additionalProperties": {"type": ["string", "integer", "boolean"]},
+        "description": "kept are the keys that the live catalog reads and those that the settings allow",
+    }
+    return _object(properties, _REQUIRED) | {
+        "description": "One immutable fact. `source` and `event_id` together are its idempotency key; at least one of "
+        "agent_id, team_id, workflow_id and org_id says whose history it belongs to."
+    }
