@@ -1,0 +1,157 @@
+"""The service against an echo: enriching, single events acknowledged durable, and enriching while bulk ingest runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+from enrich import Engine
+from tests.bench.data import agent_name, table
+from tests.bench.measure import Row
+from tests.bench.servers import Load, echo_server, enrich_server, wrk
+
+__all__ = ["http"]
+
+_AGENTS = 10_000
+_FIVE = [
+    "agent.last_24h.executions",
+    "agent.last_24h.failures",
+    "agent.last_24h.failure_rate",
+    "agent.last_7d.executions",
+    "agent.last_7d.failure_rate",
+]
+
+
+def _document(i: int) -> dict[str, object]:
+    agent = i * 7919 % _AGENTS
+    return {
+        "instance": {
+            "instance_id": f"inst-{i:08d}",
+            "workflow_id": f"workflow-{i % 200:03d}",
+            "workflow_version": "v3",
+            "materiality": "HIGH",
+            "owning_team_id": f"team-{agent % 200:04d}",
+        },
+        "execution": {"current_state": "RUNNING", "step": "refund", "cost_estimate": 12.5},
+        "context": {"domain": "payments", "trigger": "webhook", "attributes": {"amount": 400, "currency": "EUR"}},
+        "identity": {"actor_id": agent_name(agent), "roles": ["agent"]},
+        "policy": {"policy_version_id": "2026-11-01"},
+    }
+
+
+def _median(loads: list[Load]) -> Load:
+    return sorted(loads, key=lambda load: load.per_second)[len(loads) // 2]
+
+
+def http(root: Path, events: int = 1_000_000) -> list[Row]:
+    """Everything that goes over a socket; the echo answers the very bytes that the service answers."""
+    end = time.time_ns() // 1000 - 60_000_000
+    with Engine.open(root / "http", queries="queries", policies="policies") as engine:
+        engine.record(table(events, _AGENTS, end_us=end))
+    rows: list[Row] = []
+    documents = [_document(i) for i in range(64)]
+    with enrich_server(root / "http") as ours, echo_server("fastapi") as echo, echo_server("bare") as bare:
+        for name, select, target in (("5 signals", _FIVE, 0.60), ("the whole catalog", None, 0.45)):
+            bodies = [json.dumps({"input": d, **({"select": select} if select else {})}).encode() for d in documents]
+            answers = [httpx.post(f"{ours}/v1/enrich", content=b).content for b in bodies]
+            size = sum(map(len, answers)) // len(answers)
+            seen: dict[str, list[Load]] = {"ours": [], "echo": [], "bare": []}
+            for _ in range(3):
+                seen["echo"].append(wrk(echo, answers, root, connections=4))
+                seen["ours"].append(wrk(f"{ours}/v1/enrich", bodies, root, connections=4))
+                seen["bare"].append(wrk(bare, answers, root, connections=4))
+            load, peer, least = (_median(seen[k]) for k in ("ours", "echo", "bare"))
+            _all_answered(load)
+            ratio = load.per_second / peer.per_second
+            rows.append(
+                Row(
+                    f"`POST /v1/enrich`, {name} ({size:,} bytes), against a FastAPI echo of the same bytes, wrk -c4",
+                    f">= {target:.0%} of its requests/s",
+                    f"{ratio:.0%}",
+                    f"{load}; echo {peer.per_second:,.0f} req/s; without any framework {least.per_second:,.0f}",
+                    ratio >= target,
+                )
+            )
+        rows.append(_singles(root, ours, echo))
+        rows.append(_beside_ingest(root, ours, documents, end))
+    return rows
+
+
+def _all_answered(load: Load) -> None:
+    if load.errors:
+        raise SystemExit(f"{load.errors} requests were refused")
+
+
+def _singles(root: Path, ours: str, echo: str) -> Row:
+    event = {
+        "source": "bench-http",
+        "event_id": "@@",
+        "kind": "execution",
+        "outcome": "succeeded",
+        "team_id": "team-0001",
+        "workflow_id": "workflow-001",
+        "duration_ms": 1200,
+        "cost_microusd": 900,
+        "input_tokens": 2000,
+        "output_tokens": 300,
+    }
+    now = time.strftime("%Y-%m-%dT%H:%M:%S.000001Z", time.gmtime())
+    bodies = [json.dumps({**event, "occurred_at": now, "agent_id": agent_name(i)}).encode() for i in range(64)]
+    ours_seen, echo_seen = [], []
+    for _ in range(3):
+        echo_seen.append(wrk(echo, bodies, root, connections=64, unique=True))
+        ours_seen.append(wrk(f"{ours}/v1/events", bodies, root, connections=64, unique=True))
+    load, peer = _median(ours_seen), _median(echo_seen)
+    _all_answered(load)
+    ratio = load.per_second / peer.per_second
+    return Row(
+        "64 clients posting single events, each acknowledged durable, against the echo at -c64",
+        ">= 45 % of its requests/s",
+        f"{ratio:.0%}",
+        f"{load}; echo {peer.per_second:,.0f} req/s",
+        ratio >= 0.45,
+    )
+
+
+def _beside_ingest(root: Path, ours: str, documents: list[dict[str, object]], end: int) -> Row:
+    bodies = [json.dumps({"input": d, "select": _FIVE}).encode() for d in documents]
+    quiet = wrk(f"{ours}/v1/enrich", bodies, root, connections=4)
+    stop = threading.Event()
+    sent = [0]
+
+    def ingest() -> None:
+        rows = table(200_000, _AGENTS, end_us=end, first=50_000_000, seed=11).to_pylist()
+        lines = []
+        for row in rows:
+            row["occurred_at"] = row["occurred_at"].isoformat()
+            lines.append(json.dumps({k: v for k, v in row.items() if v is not None}))
+        with httpx.Client(timeout=60) as client:
+            for i in range(0, len(lines), 5_000):
+                if stop.is_set():
+                    break
+                body = "\n".join(lines[i : i + 5_000]).encode()
+                answer = client.post(
+                    f"{ours}/v1/events", content=body, headers={"content-type": "application/x-ndjson"}
+                )
+                sent[0] += int(answer.json()["accepted"]) if answer.status_code == 200 else 0
+
+    thread = threading.Thread(target=ingest)
+    thread.start()
+    time.sleep(4)  # its rows are made by then
+    began, before = time.monotonic(), sent[0]
+    busy = wrk(f"{ours}/v1/enrich", bodies, root, connections=4)
+    rate = (sent[0] - before) / (time.monotonic() - began)
+    stop.set()
+    thread.join()
+    ratio = busy.p99_us / quiet.p99_us
+    return Row(
+        "`POST /v1/enrich` while bulk ingest runs",
+        "p99 <= 3 x quiet",
+        f"{ratio:.1f} x",
+        f"quiet {quiet}; beside {rate:,.0f} events/s: {busy}",
+        ratio <= 3,
+    )
