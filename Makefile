@@ -41,7 +41,7 @@ test: tools lint
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/mypy enrich
+	$(BIN)/mypy enrich tests docs/simulations
 	$(BIN)/lint-imports
 
 bench: tools
