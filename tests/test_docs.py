@@ -44,15 +44,22 @@ def _snippets(*languages: str) -> list[Snippet]:
     return found
 
 
+def _checkout(directory: Path) -> None:
+    """What a snippet finds in the current directory."""
+    for name in ("queries", "policies"):
+        shutil.copytree(ROOT / name, directory / name)
+
+
 def test_the_readme_has_snippets_of_every_kind() -> None:
     for language in ("python", "sql", "rego", "console"):
         assert any(s.file == "README.md" for s in _snippets(language)), language
 
 
 @pytest.mark.parametrize("snippet", _snippets("python"), ids=str)
-def test_python_runs(snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    names: dict[str, Any] = {"data": tmp_path / "data"}
+def test_python_runs_as_it_stands(snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _checkout(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
     try:
         exec(compile(snippet.text, str(snippet), "exec"), names)
     finally:
@@ -83,8 +90,7 @@ def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
     lines = [line for line in lines if line not in _ELSEWHERE]
     if not lines:
         return
-    for name in ("queries", "policies"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+    _checkout(tmp_path)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     script = "set -euo pipefail\n" + "\n".join(lines)
     done = subprocess.run(
