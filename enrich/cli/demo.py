@@ -6,32 +6,30 @@ three of them the input as sent, the history injected, the decision without and 
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
+import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TypeVar
 
 import duckdb
 import httpx
 import orjson
-from rich.columns import Columns
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
-from rich.panel import Panel
 from rich.progress import track
-from rich.syntax import Syntax
 from rich.table import Table
 
+from enrich.cli.demo_service import demo_service
+from enrich.cli.demo_view import Answered, decision_of, demo_console, print_answer, print_query
 from enrich.context import canonical_json
-from enrich.decisions import Defined, EmbeddedEvaluator, Prepared, load_policies
+from enrich.decisions import Defined, EmbeddedEvaluator, Outcome, Prepared, load_policies
+from enrich.events import parse_rfc3339_us
 from enrich.signals import prelude_sql
-from enrich.sources import load_sample, stretch
+from enrich.sources import Mapped, load_sample, stretch
 
 __all__ = ["main"]
 
@@ -39,21 +37,22 @@ STRETCH: Final = 2000
 DATA: Final = Path("data/demo")
 POLICY: Final = "gantral/authority"
 _BATCH: Final = 1000
-_SHOWN: Final = (
-    "known",
-    "enough_decisions",
-    "rejected_significantly",
-    "rejection_change_z",
-)
-_SHOWN_7D: Final = ("complete", "allowed", "human_decisions", "rejections", "rejection_rate", "rejection_rate_low")
+_DAY_US: Final = 86_400_000_000
+#: each part is measured so many times
+_CALLS: Final = 20
+
+_Answer = TypeVar("_Answer")
 
 PICK: Final = """\
-SELECT agent_id, any_value(team_id) AS team_id, any_value(workflow_id) AS workflow_id,
-       count(*) FILTER (WHERE outcome IN ('approved', 'overridden', 'rejected'))   AS decided,
-       count(*) FILTER (WHERE outcome = 'rejected')                                AS rejected,
-       wilson_lower(rejected, decided, 3.0) AS surely_above, wilson_upper(rejected, decided, 3.0) AS surely_below
+SELECT agent_id,
+       any_value(team_id) AS team_id, any_value(workflow_id) AS workflow_id,
+       count(*) FILTER (
+           WHERE outcome IN ('approved', 'overridden', 'rejected')) AS decided,
+       count(*) FILTER (WHERE outcome = 'rejected')  AS rejected,
+       wilson_lower(rejected, decided, 3.0)          AS surely_above,
+       wilson_upper(rejected, decided, 3.0)          AS surely_below
 FROM events
-WHERE agent_id IS NOT NULL AND occurred_at > $now::TIMESTAMPTZ - INTERVAL 7 DAYS
+WHERE agent_id IS NOT NULL AND occurred_at > $now - INTERVAL 7 DAYS
 GROUP BY agent_id
 HAVING decided >= 10
 """
@@ -74,70 +73,64 @@ def main(arguments: Sequence[str] = ()) -> int:
     Returns:
         0 when at least two of the three decisions differ because of history, else 1.
     """
-    console = Console(width=max(110, min(Console().width, 150)))
+    serve = "--serve" in arguments
+    signal.signal(signal.SIGTERM, _end)
+    console = demo_console()
     now_us = time.time_ns() // 1000 - 60_000_000
     mapped = load_sample()
     events = stretch(mapped.events, STRETCH, end_us=now_us)
-    console.rule("[bold]history that a real Gantral wrote")
-    console.print(
-        f"{len(events):,} authority events of {len({e.get('agent_id') for e in events} - {None})} agents. The run took "
-        f"seven minutes; for this demo its time axis is [bold]stretched {STRETCH:,} times[/bold], to "
-        f"{_days(events):.1f} days that end a minute ago. {len(mapped.doubts)} values in it could not be used "
-        "(agents without an id that can be one); those events count for team and workflow only.\n"
-    )
+    _introduce(console, mapped, events)
     shutil.rmtree(DATA, ignore_errors=True)
-    with _service(keep="--serve" in arguments) as url, httpx.Client(base_url=url, timeout=30) as client:
-        _load(client, events, console)
-        requests = _pick(events, now_us, console)
-        with_policies = EmbeddedEvaluator().prepare(load_policies(Path("policies")))
-        try:
-            differ = sum(_show(client, with_policies, r, i, console) for i, r in enumerate(requests, 1))
-        finally:
-            with_policies.close()
+    with demo_service(DATA, port=None if serve else 0) as service:
+        with httpx.Client(base_url=service.url, timeout=30, trust_env=False) as client:
+            differ, asked = _ask(client, events, now_us, console)
         console.rule()
         verdict = "green" if differ >= 2 else "red"
-        console.print(f"[{verdict}]{differ} of {len(requests)} decisions are different because of history[/]")
-        if "--serve" in arguments:
-            console.print(f"serving {DATA} on {url}; end with Ctrl-C")
+        console.print(f"[{verdict}]{differ} of {asked} decisions are different because of history[/]")
+        if serve:
+            console.print(f"serving {DATA} on {service.url}; end with Ctrl-C")
             try:
-                while True:
-                    time.sleep(3600)
+                return service.wait()
             except KeyboardInterrupt:
                 return 0
     return 0 if differ >= 2 else 1
 
 
-def _days(events: Sequence[Mapping[str, Any]]) -> float:
-    times = [e["occurred_at"] for e in events]
-    with duckdb.connect() as con:
-        row = con.execute(
-            "SELECT epoch(max(t::TIMESTAMPTZ)) - epoch(min(t::TIMESTAMPTZ)) FROM unnest($1) u(t)", [times]
-        )
-        return float(row.fetchall()[0][0]) / 86_400
+def _end(number: int, frame: object) -> NoReturn:
+    """SIGTERM ends the demo as Ctrl-C does: with its service."""
+    raise KeyboardInterrupt
 
 
-@contextmanager
-def _service(*, keep: bool) -> Iterator[str]:
-    port = "8686" if keep else "0"
-    command = [sys.executable, "-m", "enrich", "serve", "--data", str(DATA), "--queries", "queries"]
-    command += ["--policies", "policies", "--port", port, "--log-level", "warning"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"})
+def _introduce(console: Console, mapped: Mapped, events: Sequence[Mapping[str, Any]]) -> None:
+    times_us = [parse_rfc3339_us(e["occurred_at"]) for e in events]
+    days = (max(times_us) - min(times_us)) / _DAY_US
+    unusable = {name: sum(d.field == name for d in mapped.doubts) for name in ("agent_id", "team_id")}
+    console.rule("[bold]history that a real Gantral wrote")
+    console.print(
+        f"{len(events):,} authority events of {len({e.get('agent_id') for e in events} - {None})} agents. The run took "
+        f"seven minutes; for this demo its time axis is [bold]stretched {STRETCH:,} times[/bold], to "
+        f"{days:.1f} days that end a minute ago. {unusable['agent_id']} events name no agent, or one that can't be an "
+        f"id, and {unusable['team_id']} no team: they count for what they do name.\n"
+    )
+
+
+def _ask(
+    client: httpx.Client, events: Sequence[Mapping[str, Any]], now_us: int, console: Console
+) -> tuple[int, int]:
+    """Loads the events, picks three agents and asks about them: how many decisions differ, of how many."""
+    _load(client, events, console)
+    requests = _pick(events, now_us, console)
+    policies = EmbeddedEvaluator().prepare(load_policies(Path("policies")))
+    differ = 0
     try:
-        if process.stderr is None:
-            raise RuntimeError("no pipe from the service")
-        url = ""
-        lines: list[str] = []
-        for line in process.stderr:
-            lines.append(line)
-            if line.startswith("listening on "):
-                url = line.removeprefix("listening on ").strip()
-                break
-        if not url:
-            raise SystemExit("the service did not start:\n" + "".join(lines))
-        yield url
+        for number, request in enumerate(requests, 1):
+            console.rule(f"[bold]{number}. {request.agent}[/bold], surely {request.why}")
+            answered = _answer(client, policies, request)
+            print_answer(console, answered)
+            differ += decision_of(answered.blind) != decision_of(answered.seen)
     finally:
-        process.terminate()
-        process.wait(30)
+        policies.close()
+    return differ, len(requests)
 
 
 def _load(client: httpx.Client, events: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -152,7 +145,7 @@ def _load(client: httpx.Client, events: Sequence[Mapping[str, Any]], console: Co
 
 def _pick(events: Sequence[Mapping[str, Any]], now_us: int, console: Console) -> list[Request]:
     console.rule("[bold]whose history matters most, by query")
-    console.print(Syntax(PICK, "sql", background_color="default"))
+    print_query(console, PICK)
     with duckdb.connect() as con:
         con.execute("SET TimeZone = 'UTC'")
         con.execute(prelude_sql())
@@ -164,12 +157,11 @@ def _pick(events: Sequence[Mapping[str, Any]], now_us: int, console: Console) ->
         query = PICK.replace("$now", f"make_timestamptz({now_us})")
         worst = con.execute(f"FROM ({query}) ORDER BY surely_above DESC, decided DESC LIMIT 2").fetchall()
         best = con.execute(f"FROM ({query}) ORDER BY surely_below, decided DESC LIMIT 1").fetchall()
-    table = Table("agent", "decided by humans in 7 days", "rejected", "rejected surely in", "picked as")
+    table = Table("agent", "answers", "rejected", "surely within", "picked as surely", title="by humans, in 7 days")
+    for column in table.columns:
+        column.no_wrap = True
     found = []
-    for row, why in [
-        *((r, "one of the two most surely rejected") for r in worst),
-        *((r, "the most surely trusted") for r in best),
-    ]:
+    for row, why in [*((r, "rejected most") for r in worst), *((r, "rejected least") for r in best)]:
         agent, team, workflow, decided, rejected, low, high = row
         table.add_row(agent, str(decided), str(rejected), f"{low:.0%} to {high:.0%}", why)
         document = {
@@ -183,65 +175,74 @@ def _pick(events: Sequence[Mapping[str, Any]], now_us: int, console: Console) ->
     return found
 
 
-def _show(client: httpx.Client, policies: Prepared, request: Request, number: int, console: Console) -> bool:
-    console.rule(f"[bold]{number}. {request.agent}[/bold], {request.why}")
+def _answer(client: httpx.Client, policies: Prepared, request: Request) -> Answered:
+    """Asks the service, and the policy alone; several times, so that what each part took is no matter of chance."""
+    body, bare = {"input": request.document}, canonical_json(request.document)
+    path = tuple(POLICY.split("/"))
+
+    def enrich() -> httpx.Response:
+        return client.post("/v1/enrich", json=body).raise_for_status()
+
+    def decide() -> httpx.Response:
+        return client.post(f"/v1/data/{POLICY}", json=body).raise_for_status()
+
+    def evaluate() -> Outcome:
+        return policies.evaluate(path, bare)
+
+    for ask in (enrich, decide, evaluate) * 2:
+        ask()  # nothing that is measured starts cold
+    before = _stages(client)
+    enriched, enrich_us = _timed(enrich)
+    answer, decide_us = _timed(decide)
+    after = _stages(client)
+    without, without_us = _timed(evaluate)
+
+    def took(route: str, stage: str) -> float:
+        return (after.get((route, stage), 0.0) - before.get((route, stage), 0.0)) * 1e6 / _CALLS
+
+    history = enriched.json()["input"]["history"]
+    return Answered(
+        document=request.document,
+        history=history,
+        history_bytes=len(orjson.dumps(history)),
+        blind=without.value if isinstance(without, Defined) else {},
+        seen=answer.json()["result"],
+        calls=_CALLS,
+        took=[
+            ("enriching, over HTTP, as this client saw it", enrich_us),
+            ("  of it reading the request", took("enrich", "parse")),
+            ("  of it computing the history", took("enrich", "context")),
+            ("  of it writing the answer", took("enrich", "serialize")),
+            ("deciding with history, over HTTP, as this client saw it", decide_us),
+            ("  of it reading the request", took("data", "parse")),
+            ("  of it computing the history and evaluating the policy", took("data", "evaluate")),
+            ("  of it writing the answer", took("data", "serialize")),
+            ("evaluating the policy without history, in process", without_us),
+        ],
+    )
+
+
+def _timed(ask: Callable[[], _Answer]) -> tuple[_Answer, float]:
+    """The last answer, and the mean of the calls in microseconds."""
     began = time.perf_counter()
-    enriched = client.post("/v1/enrich", json={"input": request.document})
-    enrich_us = (time.perf_counter() - began) * 1e6
-    history = enriched.raise_for_status().json()["input"]["history"]
-    began = time.perf_counter()
-    answer = client.post(f"/v1/data/{POLICY}?metrics=true", json={"input": request.document}).raise_for_status().json()
-    decide_us = (time.perf_counter() - began) * 1e6
-    began = time.perf_counter()
-    without = policies.evaluate(tuple(POLICY.split("/")), canonical_json(request.document))
-    without_us = (time.perf_counter() - began) * 1e6
-    blind = without.value if isinstance(without, Defined) else {}
-    seen = answer["result"]
-    agent = history["agent"]
-    shown = {
-        "agent": {
-            **{n: agent[n] for n in _SHOWN if n in agent},
-            "last_7d": {n: agent["last_7d"][n] for n in _SHOWN_7D if n in agent["last_7d"]},
-        },
-        **{k: history[k] for k in ("as_of", "seq", "status")},
+    for _ in range(_CALLS):
+        answer = ask()
+    return answer, (time.perf_counter() - began) * 1e6 / _CALLS
+
+
+def _stages(client: httpx.Client) -> dict[tuple[str, str], float]:
+    """The seconds that the service has spent so far, by route and stage."""
+    text = client.get("/metrics").raise_for_status().text
+    return {
+        (sample.labels["route"], sample.labels["stage"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "enrich_stage_seconds_sum"
     }
-    bytes_injected = len(orjson.dumps(history))
-    console.print(
-        Columns(
-            [
-                Panel(_json(request.document), title="input as sent", width=48),
-                Panel(_json(shown), title=f"history injected (of {bytes_injected:,} bytes)", width=58),
-            ]
-        )
-    )
-    table = Table("", "decision", "because")
-    table.add_row("without history", _colored(blind), "; ".join(blind.get("reasons", [])))
-    table.add_row("with history", _colored(seen), "; ".join(seen.get("reasons", [])))
-    console.print(table)
-    timers = {k: v for k, v in answer.get("metrics", {}).items() if k.startswith("timer_")}
-    parts = ", ".join(f"{k.removeprefix('timer_').removesuffix('_ns')} {v / 1e3:,.0f} us" for k, v in timers.items())
-    console.print(
-        f"took: enriching over HTTP {enrich_us:,.0f} us; deciding over HTTP {decide_us:,.0f} us"
-        + (f" (of it {parts})" if parts else "")
-        + f"; the same policy in process without history {without_us:,.0f} us\n"
-    )
-    return bool(_decision(blind) != _decision(seen))
-
-
-def _decision(document: Mapping[str, Any]) -> str:
-    return str(document.get("decision", {}).get("decision", "undefined"))
-
-
-def _colored(document: Mapping[str, Any]) -> str:
-    color = {"ALLOW": "green", "DENY": "red"}.get(_decision(document), "yellow")
-    return f"[bold {color}]{_decision(document)}[/]"
-
-
-def _json(document: Mapping[str, Any]) -> Syntax:
-    return Syntax(
-        json.dumps(document, indent=1, ensure_ascii=False), "json", background_color="default", word_wrap=True
-    )
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
