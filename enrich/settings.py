@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from enrich.errors import ConfigError, show
 
-__all__ = ["CONFIG_FILE", "ENV_PREFIX", "Settings", "load_settings", "reference"]
+__all__ = ["CONFIG_FILE", "ENV_PREFIX", "Settings", "default_text", "load_settings", "reference"]
 
 ENV_PREFIX: Final = "ENRICH_"
 CONFIG_FILE: Final = "enrich.toml"
@@ -360,9 +360,10 @@ _INTRODUCTION: Final = """\
 # Settings
 
 A setting is taken from the command line flag, else from the environment, else from `enrich.toml`. The flag of
-`retention_days` is `--retention-days`, its variable `ENRICH_RETENTION_DAYS`. `ENRICH_CONFIG` or `--config` names
-another file than `enrich.toml` in the working directory. In the file a table is a prefix, and lists are lists (in the
-environment they are separated by commas):
+`retention_days` is `--retention-days`, its variable `ENRICH_RETENTION_DAYS`. `enrich serve` has all flags but those of
+the tokens, since everybody on a machine can read a command line; other commands have those that their help lists.
+`ENRICH_CONFIG` or `--config` names another file than `enrich.toml` in the working directory. In the file a table is a
+prefix, and lists are lists (elsewhere they are separated by commas):
 
 ```toml
 retention_days = 90
@@ -390,18 +391,19 @@ def reference() -> str:
             title, note = _SECTIONS[name]
             lines += [f"\n## {title}\n"] + ([note + "\n"] if note else [])
             lines += ["| setting | default | what |", "|---|---|---|"]
-        lines.append(f"| `{name}` | {_default(field.default)} | {field.description} |")
+        default = default_text(field.default)
+        shown = default if field.default in (None, ()) else f"`{default}`"
+        lines.append(f"| `{name}` | {shown} | {field.description} |")
     return "\n".join(lines) + "\n"
 
 
-def _default(value: object) -> str:
+def default_text(value: object) -> str:
+    """A default for people, as flag and environment would have it."""
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return ", ".join(f"`{v}`" for v in value) or "empty"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return f"`{value}`"
+        return ",".join(map(str, value)) or "empty"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
 from enrich.errors import BadRequestError
-from enrich.settings import Settings, load_settings
+from enrich.settings import Settings, default_text, load_settings
 
 __all__ = [
     "TOKEN_VARIABLE",
@@ -22,12 +24,17 @@ __all__ = [
     "Queries",
     "Token",
     "Url",
+    "every_setting",
     "service_url",
     "settings_of",
 ]
 
 URL_VARIABLE: Final = "ENRICH_URL"
 TOKEN_VARIABLE: Final = "ENRICH_TOKEN"
+#: a command line can be read by everybody on the machine: no secret is taken from it
+_NO_FLAG: Final = "tokens_"
+
+Command = TypeVar("Command", bound=Callable[..., None])
 
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Data directory. [default: data]")]
 Url = Annotated[
@@ -54,6 +61,31 @@ AsOf = Annotated[
     str | None, typer.Option("--as-of", metavar="T", help="The moment to answer for, RFC 3339. [default: now]")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def every_setting(command: Command) -> Command:
+    """The command with a flag for each setting that it has none for; they arrive as keywords, as text or None."""
+    own = inspect.signature(command, eval_str=True)
+    given = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    more = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None,
+                typer.Option(
+                    f"--{name.replace('_', '-')}",
+                    metavar="VALUE",
+                    help=f"{field.description} [default: {default_text(field.default)}]",
+                ),
+            ],
+        )
+        for name, field in Settings.model_fields.items()
+        if name not in own.parameters and not name.startswith(_NO_FLAG)
+    ]
+    command.__signature__ = own.replace(parameters=[*given, *more])  # type: ignore[attr-defined]
+    return command
 
 
 def service_url(call: typer.Context, url: str | None, **own: Path | None) -> str | None:

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from enrich.cli.options import Config, Data, Policies, Queries, settings_of
+from enrich.cli.options import Config, Data, Policies, Queries, every_setting, settings_of
 from enrich.cli.output import errors
 from enrich.cli.targets import open_engine
 
 __all__ = ["serve"]
 
 
+@every_setting
 def serve(
     data: Data = None,
     queries: Queries = None,
@@ -26,6 +27,7 @@ def serve(
     uds: Annotated[Path | None, typer.Option(metavar="PATH", help="Listen on a Unix socket instead.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
     log_format: Annotated[str | None, typer.Option(help="json, or console for people. [default: json]")] = None,
+    **more: str | None,
 ) -> None:
     """Serve a data directory over HTTP until SIGTERM; SIGHUP and changed files reload the definitions."""
     settings = settings_of(
@@ -38,6 +40,7 @@ def serve(
         uds=uds,
         log_level=log_level,
         log_format=log_format,
+        **more,
     )
     from enrich.service import configure_logs, serve_engine  # imports that --help need not wait for
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from enrich.settings import Settings
 from tests.service.running import AGENT_SET, Running, definitions, enrich, event, serving
 
 
@@ -354,6 +355,21 @@ def test_settings_come_from_flag_then_environment_then_file(directory: Path, tmp
         "from-environment",
         "from-flag",
     }
+
+
+def test_serve_has_a_flag_for_every_setting_but_the_tokens(directory: Path) -> None:
+    said = enrich("serve", "--help", cwd=directory, environment={"COLUMNS": "400"}).stdout
+    for name in Settings.model_fields:
+        assert (f"--{name.replace('_', '-')} " in said) is not name.startswith("tokens_"), name
+    answer = enrich("serve", "--retention-days", "0", cwd=directory, environment={"ENRICH_RETENTION_DAYS": "3"})
+    assert answer.returncode == 1
+    assert "setting `retention_days` has value `0` (--retention-days)" in answer.stderr
+
+
+def test_a_flag_of_any_setting_reaches_the_service(directory: Path) -> None:
+    with serving(directory, "--max-request-events", "2", "--fsync", "false") as running:
+        answer = running.http.post("/v1/events", json=[event(f"f-{i}") for i in range(3)])
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_events")
 
 
 def test_an_unknown_setting_is_named(directory: Path) -> None:
