@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -21,3 +22,14 @@ def test_a_notebook_runs_as_a_script(path: Path, tmp_path: Path) -> None:
 
 def test_there_is_a_notebook() -> None:
     assert list((ROOT / "notebooks").glob("*.py"))
+
+
+def test_the_plot_shows_what_the_text_below_it_says() -> None:
+    """Three agents that end in red; the last one is above the line at the end, was red, and is no more."""
+    app = runpy.run_path(str(ROOT / "notebooks" / "rejections.py"))["app"]
+    _, found = app.run()
+    course = {agent: rows for (agent,), rows in found["course"].sort("days").group_by("agent", maintain_order=True)}
+    *worst, last = found["shown"]
+    assert {course[agent]["state"][-1] for agent in worst} == {"significant"}
+    assert (course[last]["state"][-1], course[last]["rate"][-1] > 0.15) == ("in order", True)
+    assert "significant" in course[last]["state"].to_list()
