@@ -6,7 +6,7 @@
 -- param z: 4.0
 SELECT
     last_24h.attempts >= min_runs                AS enough_runs,          -- always there; without it nothing below is said about tolerance
-    last_30d.attempts - last_24h.attempts        AS baseline_attempts,    -- runs of the 30 days before the last 24 h
+    last_30d.attempts - last_24h.attempts        AS baseline_attempts,    -- runs of the 29 days before the last 24 h
     last_30d.failures - last_24h.failures        AS baseline_failures,    -- of these, failed or out of time
     two_proportion_z(last_24h.failures, last_24h.attempts, baseline_failures, baseline_attempts)
                                                  AS failure_change_z,     -- standard errors above (+) or below (-) the baseline
