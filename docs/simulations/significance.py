@@ -222,14 +222,14 @@ def svg(title: str, x_title: str, lines: Sequence[Line], x_ticks: Sequence[int],
         out.append(f'<text x="{at_x:.1f}" y="{height - bottom + 20}" text-anchor="middle">{x}</text>')
     middle = left + (width - left - right) / 2
     out.append(f'<text x="{middle:.0f}" y="{height - 10}" text-anchor="middle">{x_title}</text>')
-    taken: list[float] = []
-    for line, colour in zip(lines, COLOURS, strict=False):
+    coloured = list(zip(lines, COLOURS, strict=False))
+    for line, colour in coloured:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (at(*point) for point in line.points))
         out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        _, label = at(*line.points[-1])
-        while any(abs(label - other) < 16 for other in taken):
-            label -= 2
-        taken.append(label)
+    label = float(height)
+    # names from the lowest line's up, each clear of the one below: they stand in the order of the lines
+    for line, colour in sorted(coloured, key=lambda pair: pair[0].points[-1][1]):
+        label = min(at(*line.points[-1])[1], label - 16)
         out.append(f'<text x="{width - right + 8}" y="{label + 4:.1f}" fill="{colour}">{line.name}</text>')
     return "\n".join([*out, "</svg>", ""])
 
