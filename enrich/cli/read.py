@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import sys
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -16,7 +17,11 @@ from enrich.events.model import ENTITY_KEYS
 
 __all__ = ["context", "events", "sql"]
 
-_COLUMNS = ("seq", "occurred_at", "kind", "outcome", "agent_id", "team_id", "workflow_id", "actor_id")
+#: shown whole, and the ids, which a narrow terminal folds
+_COLUMNS: Final = ("seq", "occurred_at", "kind", "outcome")
+_IDS: Final = ("agent_id", "team_id", "workflow_id", "actor_id")
+#: of a file or pipe: wider than any row
+_UNFOLDED_COLUMNS: Final = 10_000
 
 
 def context(
@@ -76,11 +81,14 @@ def events(
 
 def _print_table(page: dict[str, Any]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
+    ids = [name for name in _IDS if any(event.get(name) for event in page["events"])]
     for column in _COLUMNS:
+        table.add_column(column, no_wrap=True)
+    for column in ids:
         table.add_column(column, overflow="fold")
     for event in page["events"]:
-        table.add_row(*(str(event.get(column) or "") for column in _COLUMNS))
-    console = Console(highlight=False)
+        table.add_row(*(str(event.get(column) or "") for column in (*_COLUMNS, *ids)))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED_COLUMNS)
     more = f"; more: --cursor {page['next_cursor']}" if page["next_cursor"] else ""
     with console.capture() as shown:
         console.print(table)

@@ -76,6 +76,15 @@ def test_ingest_context_events_and_sql_answer_alike_on_both(
     assert "CREATE" in text
 
 
+def test_a_page_into_a_file_has_one_line_per_event(directory: Path, tmp_path: Path) -> None:
+    name = "an-agent-whose-name-is-as-long-as-names-become-in-practice"
+    events = [event(f"wide-{i}", agent_id=name, team_id=f"{name}-team", workflow_id=f"{name}-flow") for i in range(3)]
+    enrich("ingest", lines(tmp_path / "e.ndjson", *events), cwd=directory)
+    table = enrich("events", cwd=directory, environment={"COLUMNS": "80"}).stdout.splitlines()
+    assert [len(line.split()) for line in table[:4]] == [7, 7, 7, 7], table
+    assert table[4] == "3 events at seq 4"
+
+
 def test_a_rejected_event_is_shown_with_its_place_and_ends_with_1(
     target: tuple[Path, tuple[str, ...]], tmp_path: Path
 ) -> None:
