@@ -38,6 +38,7 @@ class Maintenance:
         self._engine = engine
         self._stop = threading.Event()
         self.failure: str | None = None
+        self._follower_failed: str | None = None
         self._log = structlog.get_logger("enrich.maintenance")
         self._thread = threading.Thread(target=self._merge, name="enrich-merge", daemon=True)
         self._scheduler = BackgroundScheduler(timezone="UTC")
@@ -64,6 +65,7 @@ class Maintenance:
             if self._engine.seq != seq:
                 seq, since = self._engine.seq, now
             idle = now - since >= _IDLE_SECONDS
+            self._tell_follower()
             try:
                 while not self._stop.is_set() and self._engine.merge_step(idle=idle and self._engine.seq == seq):
                     pass
@@ -71,6 +73,18 @@ class Maintenance:
             except Exception as error:  # noqa: BLE001 - answers stay exact without merging, and slower: it must show
                 self.failure = f"merging the index failed: {error!r}"
                 self._log.exception("merge_failed")
+
+    def _tell_follower(self) -> None:
+        """Log why DuckDB does not follow, once per reason: callers without the log are told the code alone."""
+        failure = self._engine.follower.error
+        reason = None if failure is None else failure.message
+        if reason == self._follower_failed:
+            return
+        self._follower_failed = reason
+        if failure is None:
+            self._log.info("history_follows_again", applied_seq=self._engine.follower.applied.seq)
+        else:
+            self._log.error("history_not_following", code=failure.code, reason=reason)
 
     def _prune(self) -> None:
         be_nice()

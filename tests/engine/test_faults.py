@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from structlog.testing import capture_logs
 
 from enrich import Engine
 from enrich.engine import maintenance
@@ -168,7 +169,7 @@ def test_duckdb_that_fails_shows_and_decisions_go_on(tmp_path: Path, monkeypatch
     def fails(*_: object) -> int:
         raise duckdb.IOException("no such disk")
 
-    with open_engine(tmp_path) as engine:
+    with capture_logs() as logged, open_engine(tmp_path) as engine:
         monkeypatch.setattr(store, "insert_records", fails)
         engine.record(events(0, 20))
         assert runs(engine) == 20
@@ -183,6 +184,10 @@ def test_duckdb_that_fails_shows_and_decisions_go_on(tmp_path: Path, monkeypatch
         wait_for(lambda: engine.follower.applied.seq == engine.seq)
         assert engine.health().warnings == ()
         assert engine.history.count() == 20
+        wait_for(lambda: any(line["event"] == "history_follows_again" for line in logged))
+    reasons = [line["reason"] for line in logged if line["event"] == "history_not_following"]
+    assert len(reasons) == 1
+    assert "no such disk" in reasons[0]
 
 
 @pytest.fixture
