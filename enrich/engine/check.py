@@ -11,21 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 
 from enrich.context import Key
 from enrich.engine.live import Live
 from enrich.engine.results import CheckReport
+from enrich.engine.state import State
 from enrich.events import ENTITY_KEYS, format_us
 from enrich.history import History
 from enrich.signals import Catalog
 from enrich.signals.bulk import BulkAnswers, Question, bulk_answers
 from enrich.signals.definition import Signal
 
-__all__ = ["Asked", "ask", "compare", "same_value", "sample"]
+if TYPE_CHECKING:
+    from enrich.engine.engine import Engine
 
+__all__ = ["Asked", "ask", "check_live", "compare", "same_value", "sample"]
+
+_CATCH_UP_SECONDS: Final = 60.0
 _ENTITIES: Final = 4
 _MOMENTS: Final = 3
 _SHOWN: Final = 20
@@ -43,6 +48,21 @@ class Asked:
     key: Key
     as_of_us: int
     answer: Mapping[str, Any]
+
+
+def check_live(engine: Engine, state: State, entities: int, moments: int) -> CheckReport:
+    """The live signals against DuckDB, at one sequence number that both have seen."""
+    engine.caught_up(_CATCH_UP_SECONDS)
+    while True:
+        live = state.live
+        asked = sample(live, engine.history, engine.journal.now_us(), entities, moments)
+        with live.index.lock:
+            if state.live is live:
+                answered, seq = ask(live, asked), state.seq
+                break
+    engine.durable(seq)
+    engine.caught_up(_CATCH_UP_SECONDS)
+    return compare(live, engine.history, seq, answered)
 
 
 def sample(

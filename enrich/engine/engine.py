@@ -5,18 +5,20 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from enrich.context import PAIRS, InputPaths, Key, canonical_json, check_id
+from enrich.context import PAIRS, InputPaths, Key, canonical_json
 from enrich.decisions import Prepared
 from enrich.engine import maintenance, startup
-from enrich.engine.check import ask, compare, sample
+from enrich.engine.asked import Moment, entity_keys, moment_us
+from enrich.engine.check import check_live
 from enrich.engine.live import Live
+from enrich.engine.readiness import readiness
 from enrich.engine.recorder import Events, Recorder, part
 from enrich.engine.reload import reload
 from enrich.engine.results import CheckReport, Decision, Readiness, RecordResult, ReloadReport
+from enrich.engine.retention import prune
 from enrich.engine.state import SecondText, State
 from enrich.errors import (
     BadRequestError,
@@ -28,7 +30,7 @@ from enrich.errors import (
     NotFoundError,
     show,
 )
-from enrich.events import ENTITY_KEYS, EventParser, format_us, parse_rfc3339_us
+from enrich.events import ENTITY_KEYS, EventParser
 from enrich.history import EventsPage
 from enrich.journal import Position
 from enrich.settings import Settings
@@ -37,10 +39,6 @@ from enrich.signals import Catalog, sql_for
 __all__ = ["Engine"]
 
 _CATCH_UP_SECONDS: Final = 60.0
-#: the end of 9998: windows and a day of skew around a moment stay within the years 1 to 9999
-_LAST_MOMENT_US: Final = 253_370_764_799_999_999
-
-Moment = int | str | datetime
 
 
 class Engine:
@@ -136,14 +134,7 @@ class Engine:
             return result
         record = self._recorder.record
         parts = [record(part(events, i, i + size), i, two_threads=True) for i in range(0, len(events), size)]
-        whole = RecordResult(
-            sum(p.accepted for p in parts),
-            sum(p.duplicates for p in parts),
-            [r for p in parts for r in p.rejected],
-            sum(p.rejected_count for p in parts),
-            sum(p.dropped_attributes for p in parts),
-            max(p.seq for p in parts),
-        )
+        whole = RecordResult.of(parts)
         self.durable(whole.seq)
         return whole
 
@@ -206,16 +197,7 @@ class Engine:
         Raises:
             InvalidEntityIdError, NotFoundError (`unknown_entity`), BadRequestError (`unknown_signal`, `invalid_time`).
         """
-        keys: dict[str, Key | None] = {}
-        approvers: list[str] | None = None
-        for entity, value in entities.items():
-            if entity in ("approvers", "approver"):
-                people = [value] if isinstance(value, str) else value
-                approvers = list(dict.fromkeys(check_id(v, "approver", "approvers") for v in people or ()))
-            elif entity not in ENTITY_KEYS:
-                raise NotFoundError(f"no entity {show(entity)}", code="unknown_entity", entity=entity)
-            else:
-                keys[entity] = None if value is None else _key(entity, value)
+        keys, approvers = entity_keys(entities)
         return self._history(keys, approvers, None if as_of is None else moment_us(as_of), select)
 
     def enrich(self, document: Mapping[str, Any], *, select: Sequence[str] | None = None) -> dict[str, Any]:
@@ -422,36 +404,13 @@ class Engine:
 
     def check(self, entities: int = 8, moments: int = 4) -> CheckReport:
         """Compare the live signals with DuckDB on a sample of the history at hand, at one sequence number."""
-        self.caught_up(_CATCH_UP_SECONDS)
-        while True:
-            live = self._state.live
-            asked = sample(live, self.history, self.journal.now_us(), entities, moments)
-            with live.index.lock:
-                if self._state.live is live:
-                    answered, seq = ask(live, asked), self._state.seq
-                    break
-        self.durable(seq)
-        self.caught_up(_CATCH_UP_SECONDS)
-        return compare(live, self.history, seq, answered)
+        return check_live(self, self._state, entities, moments)
 
     # -- state ------------------------------------------------------------------------------------------------------
 
     def health(self) -> Readiness:
         """Ready when every answer can be exact; a bad reload or a lagging DuckDB shows as a warning."""
-        reasons = []
-        if self._state.broken is not None:
-            reasons.append(self._state.broken.message)
-        if self._state.closed:
-            reasons.append("the engine is closed")
-        if self.journal.failed is not None:
-            reasons.append(str(self.journal.failed))
-        warnings = [f"reload failed: {p}" for p in self._problems]
-        failure = self.follower.error
-        if failure is not None:
-            warnings.append(f"history does not follow the journal: {failure.message}")
-        if self._maintenance.failure is not None:
-            warnings.append(self._maintenance.failure)
-        return Readiness(not reasons, tuple(reasons), tuple(warnings))
+        return readiness(self, self._state, self._problems, self._maintenance.failure)
 
     def stats(self) -> dict[str, Any]:
         """Figures for metrics: sequence numbers, queue depths, index and follower."""
@@ -500,23 +459,10 @@ class Engine:
         DuckDB deletes when it applies the record, keys expire now, the index drops rows as it merges; what reaches back
         before the cutoff is no longer `complete`. Nothing happens while all history is younger.
         """
-        state = self._state
-        before = self.journal.now_us() - self.settings.retention_us
-        held = state.held_since_us
-        if held is None or held >= before:
-            return
-        record = self.journal.prepare("prune", {"events_before": format_us(before)})
-        with state.order:
-            state.check_open()
-            appended = self.journal.append(record)
-            with state.live.index.lock:
-                state.position = Position(appended.last_seq, appended.hash)
-                state.pruned_us = before
-            state.parser = startup.event_parser(state.live.catalog, self.settings, self.journal, before)
-            self.follower.submit(record, appended)
-        self.keys.expire(before)
-        self.durable(appended.last_seq)
-        self.caught_up(_CATCH_UP_SECONDS)
+        seq = prune(self, self._state)
+        if seq is not None:
+            self.durable(seq)
+            self.caught_up(_CATCH_UP_SECONDS)
 
     @property
     def pruned_before_us(self) -> int | None:
@@ -539,40 +485,3 @@ class Engine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def moment_us(value: Moment) -> int:
-    """A moment as microseconds since 1970 UTC.
-
-    Raises:
-        BadRequestError: `invalid_time`, for a naive or unreadable time, and for one outside 1970 to 9998.
-    """
-    us = _moment_us(value)
-    if not 0 <= us <= _LAST_MOMENT_US:
-        raise BadRequestError(f"{show(value)} is outside 1970 to 9998", code="invalid_time")
-    return us
-
-
-def _moment_us(value: Moment) -> int:
-    if isinstance(value, bool):
-        raise BadRequestError(f"{show(value)} is no time", code="invalid_time")
-    if isinstance(value, int):
-        return value
-    try:
-        text = value.isoformat() if isinstance(value, datetime) else value
-        return parse_rfc3339_us(text)
-    except (ValueError, TypeError, EnrichError) as error:
-        raise BadRequestError(
-            f"{show(value)} is no time",
-            code="invalid_time",
-            hint="RFC 3339 with an offset, such as 2026-11-23T10:00:00Z",
-        ) from error
-
-
-def _key(entity: str, value: Any) -> Key:
-    parts = ENTITY_KEYS[entity]
-    if len(parts) == 1:
-        return check_id(value, entity, entity)
-    if not isinstance(value, list | tuple) or len(value) != len(parts):
-        raise InvalidEntityIdError(f"{entity} id is {show(value)}, not {len(parts)} ids", entity=entity)
-    return tuple(check_id(v, entity, f"{entity}[{i}]") for i, v in enumerate(value))

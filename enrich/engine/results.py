@@ -27,6 +27,18 @@ class RecordResult:
     dropped_attributes: int
     seq: int
 
+    @classmethod
+    def of(cls, parts: Sequence[RecordResult]) -> RecordResult:
+        """Several records' results as one call's."""
+        return cls(
+            sum(p.accepted for p in parts),
+            sum(p.duplicates for p in parts),
+            [r for p in parts for r in p.rejected],
+            sum(p.rejected_count for p in parts),
+            sum(p.dropped_attributes for p in parts),
+            max(p.seq for p in parts),
+        )
+
     def body(self, limit: int = 100) -> dict[str, Any]:
         """The answer of `POST /v1/events`."""
         return {
