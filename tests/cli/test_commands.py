@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -297,6 +298,16 @@ def test_check_and_verify_say_ok_on_both(target: tuple[Path, tuple[str, ...]], t
     verified = run(target, "journal", "verify")
     assert (verified.returncode, verified.stdout[:3]) == (0, "ok:"), verified.stderr
     assert json.loads(run(target, "journal", "verify", "--json").stdout)["ok"] is True
+
+
+def test_check_without_data_compares_on_a_made_up_history(directory: Path) -> None:
+    answer = enrich("check", "--queries", "queries", cwd=directory)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    said = r"ok: every definition compiles; (\d+) values equal DuckDB's, on a made-up history\n"
+    found = re.fullmatch(said, answer.stdout)
+    assert found, answer.stdout
+    assert int(found[1]) > 100
+    assert not (directory / "data").exists()
 
 
 def test_check_underlines_what_is_wrong(directory: Path) -> None:
