@@ -77,6 +77,8 @@ def open_engine(settings: Settings, *, temporary: bool = False) -> Iterator[Engi
                 progress=progress,
             )
         except LockedError as error:
+            if "file" in error.detail:
+                raise  # whoever has that one file open is no service
             raise LockedError(
                 f"a running service holds {show(str(settings.data))}",
                 hint="ask it: use --url http://127.0.0.1:8686 (or where it listens) instead of --data",

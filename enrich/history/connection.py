@@ -59,7 +59,11 @@ def open_database(path: Path, *, threads: int, memory_limit: str, read_only: boo
             connection = duckdb.connect(str(path), read_only=read_only, config=config)
         except duckdb.IOException as error:
             if "lock" in str(error).lower():
-                raise LockedError(f"another process has {show(path.name)} open") from error
+                raise LockedError(
+                    f"another process has {show(path.name)} open",
+                    hint="it must not be open elsewhere while the engine opens it",
+                    file=path.name,
+                ) from error
             raise
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
         return connection

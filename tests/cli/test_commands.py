@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -179,6 +180,15 @@ def test_a_held_directory_is_named_with_what_to_do(service: Running, arguments: 
     assert answer.returncode == 1
     assert "a running service holds `data`" in answer.stderr
     assert "--url" in answer.stderr
+
+
+def test_a_duckdb_file_open_elsewhere_is_not_taken_for_a_service(directory: Path, tmp_path: Path) -> None:
+    enrich("ingest", lines(tmp_path / "e.ndjson", event("open")), cwd=directory)
+    with duckdb.connect(directory / "data" / "history.duckdb"):
+        answer = enrich("events", cwd=directory)
+    assert answer.returncode == 1
+    assert "data_dir_locked: another process has `history.duckdb` open" in answer.stderr
+    assert "--url" not in answer.stderr
 
 
 @pytest.mark.parametrize(
