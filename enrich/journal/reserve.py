@@ -3,6 +3,7 @@ others."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -33,23 +34,39 @@ class Reserve:
         self._low_bytes = low_bytes
         self._free = 0
         self._looked = -_LOOK_SECONDS
-        self.low = False
+        self._low = False
+        self._look_again = False
         self.look()
+
+    @property
+    def low(self) -> bool:
+        """Whether there is less room than `low_bytes`, as of 0.2 s ago at most.
+
+        INVARIANT: whoever asks looks. Nothing is written while it is low, so nobody else would see the room come back.
+        """
+        now = time.monotonic()
+        if self._low_bytes and now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            with contextlib.suppress(OSError):  # it can't be told: what was found last stands
+                self._free = self._disk.free_bytes(self._directory)
+            self._low = self._free < self._low_bytes
+            self._look_again = True
+        return self._low
 
     def look(self) -> None:
         """Look at the free space, at most five times a second; keep the reserved file while there is room for it."""
-        now = time.monotonic()
-        if not self._low_bytes or now - self._looked < _LOOK_SECONDS:
+        if self.low or not self._look_again:
             return
-        self._looked = now
-        self._free = self._disk.free_bytes(self._directory)
-        self.low = self._free < self._low_bytes
+        self._look_again = False
         path = self._directory / _FILE
-        if not self.low and not path.exists():
+        if path.exists():
+            return
+        # where there is no room after all, or no such call, the free space below the mark is the reserve
+        with contextlib.suppress(OSError):
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 os.posix_fallocate(fd, 0, min(_MOST_BYTES, self._low_bytes))
-            except OSError:  # no room after all, or no such call here: the free space below the mark is the reserve
+            except OSError:
                 path.unlink()
             finally:
                 os.close(fd)

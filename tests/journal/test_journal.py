@@ -374,6 +374,37 @@ def test_a_low_disk_refuses_events_and_decisions_but_no_suspension(tmp_path: Pat
             journal.wait_durable(journal.append(journal.prepare(type_, {})).last_seq)
 
 
+def test_events_are_taken_again_once_there_is_room_though_nothing_else_was_written(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    disk.free = 50_000
+    with open_journal(tmp_path, disk=disk, disk_low_bytes=100_000) as journal:
+        with pytest.raises(JournalFullError):
+            journal.prepare_events(batch(1, journal.hash_key))
+        disk.free = 200_000
+        time.sleep(0.25)
+        assert not journal.disk_low
+        assert fill(journal, [1]) == 1
+        disk.free = 50_000
+        time.sleep(0.25)
+        with pytest.raises(JournalFullError):
+            journal.prepare_events(batch(1, journal.hash_key))
+
+
+def test_free_space_that_can_not_be_told_ends_no_writing(tmp_path: Path) -> None:
+    class Blind(FaultyDisk):
+        def free_bytes(self, path: Path) -> int:
+            if self.free:
+                return self.free
+            raise OSError(errno.EIO, "Input/output error")
+
+    disk = Blind()
+    with open_journal(tmp_path, disk=disk, disk_low_bytes=4096) as journal:
+        disk.free = 0
+        time.sleep(0.25)
+        assert fill(journal, [1, 1]) == 2
+        assert journal.failed is None
+
+
 def test_a_suspension_takes_the_room_that_was_kept_back(tmp_path: Path) -> None:
     disk = FaultyDisk()
     reserve = tmp_path / "journal" / "reserve"
