@@ -135,7 +135,8 @@ class Frame(Sequence[object]):
         self.raw["occurred_at"] = raw
 
     def _read_attributes(self, column: pa.ChunkedArray) -> None:
-        given = column.to_pylist() if _is_utf8(column) else _foreign(column)
+        # a list of pairs, or of texts of two characters, would make a dict as well as a map does
+        given = column.to_pylist() if not _is_list(column.type) and _is_utf8(column) else _foreign(column)
         read = functools.lru_cache(maxsize=1024)(_Texts().read)  # attributes of neighbours are often the same text
         raw, values = [], []
         for i, item in enumerate(given):
@@ -147,7 +148,7 @@ class Frame(Sequence[object]):
                     item = _attributes(item)
                     value = msgspec.convert(item, Attributes)
             except (msgspec.MsgspecError, UnicodeEncodeError):
-                item = _attributes(item)
+                item = _attributes(item) if isinstance(item, str) else item
                 self.suspect[i] = True
             raw.append(item)
             values.append(value)
@@ -207,6 +208,12 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+    return any(is_one(kind) for is_one in lists)
 
 
 def _mask(values: Any) -> _Mask:

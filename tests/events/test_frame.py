@@ -65,6 +65,26 @@ def test_map_attributes_and_a_duplicate_key_in_them() -> None:
     assert [(r.index, r.code) for r in parsed.rejected] == [(1, "invalid_attributes")]
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        pa.array([["ab", "cd"]]),
+        pa.array([[["a", "b"]]]),
+        pa.array([[]], pa.list_(pa.string())),
+        pa.array([["ab"]], pa.large_list(pa.string())),
+        pa.array([["ab"]], pa.list_(pa.string(), 1)),
+        pa.array([[("a", None)]], pa.map_(pa.string(), pa.string())),
+    ],
+    ids=["texts of two characters", "pairs", "empty", "large", "fixed size", "map to null"],
+)
+def test_lists_and_maps_to_null_are_no_attributes(attributes: pa.Array) -> None:
+    rows = [{k: v for k, v in r.items() if k != "attributes"} for r in _valid_rows(1)]
+    parsed = parser().parse_frame(pa.Table.from_pylist(rows).append_column("attributes", attributes), NOW_US)
+    assert [(r.code, r.field) for r in parsed.rejected] == [("invalid_attributes", "attributes")]
+    as_object = dict(attributes[0].as_py()) if pa.types.is_map(attributes.type) else attributes[0].as_py()
+    assert parser().parse([rows[0] | {"attributes": as_object}], NOW_US).rejected[0].code == "invalid_attributes"
+
+
 def test_a_column_that_events_do_not_have_refuses_every_row() -> None:
     rows = [r | {"colour": None} for r in _valid_rows(3)]
     table = pa.Table.from_pylist(rows)
