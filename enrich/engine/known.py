@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Final
 
+from enrich.engine.followed import KEYS
 from enrich.history import History
 from enrich.journal import Journal, KeyStore, Position, SavedKeys, read_keys, write_keys
 
 __all__ = ["load_keys", "save_keys"]
 
-_KEYS: Final = "keys"
-
-
 def load_keys(data: Path, journal: Journal, history: History, progress: Callable[[str, int, int], None]) -> KeyStore:
     """The keys of everything that DuckDB has applied, which must be all of the journal.
 
-    The saved ones are a shortcut: those that are damaged, or that this journal does not continue, are left out, and all
-    keys come from DuckDB.
+    The saved ones are a shortcut: damaged ones are left out, and all keys come from DuckDB. That the journal goes on
+    from where they stand was checked before (`refuse_replaced`).
     """
     keys, after = KeyStore(), 0
-    saved = read_keys(data / _KEYS)
-    if saved is not None and _belongs(saved, journal):
+    saved = read_keys(data / KEYS)
+    if saved is not None:
         keys.restore(saved.fresh, saved.base)
         after = saved.position.seq
         pruned = history.pruned_before_us()
@@ -36,16 +33,6 @@ def load_keys(data: Path, journal: Journal, history: History, progress: Callable
         progress("keys", done, total)
     keys.settle()
     return keys
-
-
-def _belongs(saved: SavedKeys, journal: Journal) -> bool:
-    """Whether the journal has the very record up to which the keys were saved."""
-    if saved.journal_id != journal.journal_id or not 0 < saved.position.seq <= journal.head.seq:
-        return False
-    if saved.position == journal.head:
-        return True
-    record = next(journal.read(after=saved.position.seq - 1), None)
-    return record is not None and record.position == saved.position
 
 
 def save_keys(data: Path, journal: Journal, keys: KeyStore, order: Lock, position: Callable[[], Position]) -> None:
@@ -62,4 +49,4 @@ def save_keys(data: Path, journal: Journal, keys: KeyStore, order: Lock, positio
         at = position()
         runs = keys.snapshot()
     if at.seq:
-        write_keys(data / _KEYS, SavedKeys(journal.journal_id, at, *runs()), lambda p: journal.wait_durable(p.seq))
+        write_keys(data / KEYS, SavedKeys(journal.journal_id, at, *runs()), lambda p: journal.wait_durable(p.seq))

@@ -8,27 +8,27 @@ then ready.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Final
 
 import structlog
 
 from enrich.decisions import EmbeddedEvaluator, Prepared, load_policies
 from enrich.engine import definitions
 from enrich.engine.check import ask, compare, sample
+from enrich.engine.followed import INDEX, followed, refuse_replaced
 from enrich.engine.known import load_keys, save_keys
 from enrich.engine.live import Live, index_plans
-from enrich.errors import ConfigError, DefinitionError, EnrichError, JournalBehindError
+from enrich.errors import ConfigError, DefinitionError, EnrichError
 from enrich.events import EventParser
 from enrich.history import FILE_NAME, Follower, History, reading
 from enrich.journal import Journal, KeyStore, Position, Record
 from enrich.settings import Settings
 from enrich.signals import Catalog, DefinitionErrors, load_catalog
-from enrich.windows import Index, SavedPosition, saved_position
+from enrich.windows import Index, SavedPosition
 
 __all__ = [
     "Parts",
@@ -46,9 +46,6 @@ __all__ = [
 
 #: called with (what, done, total)
 Progress = Callable[[str, int, int], None]
-
-_INDEX: Final = "index"
-
 
 @dataclass(slots=True)
 class Parts:
@@ -81,6 +78,7 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
         stack.callback(journal.close)
         stack.callback(history.close)
         history.check_against(journal)
+        refuse_replaced(journal, followed(data))
         history.catch_up(journal, progress=lambda seq, end: progress("history", seq, end))
         with history.all_cores():
             keys = load_keys(data, journal, history, progress)
@@ -122,21 +120,17 @@ def _open_files(data: Path, settings: Settings) -> tuple[Journal, History]:
     """The journal, verified from where DuckDB stands: what DuckDB has applied was verified and durable before.
 
     DuckDB is opened on the way, under the directory's lock. That the journal has the very records where DuckDB and the
-    saved index stand is still to be checked.
+    saved forms stand is still to be checked.
 
     Raises:
         JournalBehindError: the journal is another one, or ends before what they have; nothing in it was touched.
     """
     opened: list[History] = []
 
-    def followed(journal_id: str) -> tuple[int, int]:
-        saved = saved_position(data / _INDEX)
-        if saved is not None and saved.journal_id != journal_id:
-            raise JournalBehindError(
-                f"the saved index follows journal {saved.journal_id}, this one is {journal_id}",
-                hint="the data directory mixes two journals: put back the journal that belongs to this index",
-                seq=saved.seq,
-            )
+    def positions(journal_id: str) -> tuple[int, int]:
+        saved = followed(data)
+        for one in saved:
+            one.check_journal(journal_id)
         opened.append(
             History.open(
                 data,
@@ -146,7 +140,7 @@ def _open_files(data: Path, settings: Settings) -> tuple[Journal, History]:
             )
         )
         applied = opened[0].position.seq
-        return applied, applied if saved is None else max(applied, saved.seq)
+        return applied, max([applied, *(one.position.seq for one in saved)])
 
     try:
         journal = Journal.open(
@@ -155,7 +149,7 @@ def _open_files(data: Path, settings: Settings) -> tuple[Journal, History]:
             sidecar_rows=settings.sidecar_rows,
             disk_low_bytes=settings.disk_low_bytes,
             fsync=settings.fsync,
-            verified_through=followed,
+            verified_through=positions,
         )
     except BaseException:
         for history in opened:
@@ -209,27 +203,12 @@ def differences(live: Live, history: History, seq: int, now_us: int) -> list[Def
 def _load_index(
     data: Path, catalog: Catalog, settings: Settings, journal: Journal, history: History, progress: Progress
 ) -> Index:
-    saved = saved_position(data / _INDEX)
-    # also where the index is of another catalog, and will not be used
-    tail = journal.read() if saved is None else _tail(saved, journal)
     index = Index(index_plans(catalog), retention_us=settings.retention_us)
-    if index.load(data / _INDEX, catalog.version) is None:
+    saved = index.load(data / INDEX, catalog.version)
+    if saved is None:
         return index_from_duckdb(catalog, settings, history, progress)
-    link_tail(index, tail)
+    link_tail(index, journal.read(after=saved.seq))
     return index
-
-
-def _tail(saved: SavedPosition, journal: Journal) -> Iterator[Record]:
-    """The records after those that the saved index has seen."""
-    if saved.seq == 0 or (saved.seq, saved.hash) == journal.head:
-        return journal.read(after=saved.seq)
-    tail = journal.read(after=saved.seq - 1)
-    first = next(tail, None)
-    if first is None or first.position != Position(saved.seq, saved.hash):
-        raise JournalBehindError(
-            f"the journal's record at {saved.seq} is not the one that the saved index has seen", seq=saved.seq
-        )
-    return tail
 
 
 def index_from_duckdb(
@@ -264,7 +243,7 @@ def save_index(parts: Parts, live: Live, position: Callable[[], Position], order
         order: held by whoever gives a record its place.
     """
     live.index.save(
-        parts.directory / _INDEX,
+        parts.directory / INDEX,
         lambda: SavedPosition(parts.journal.journal_id, *position()),
         live.catalog.version,
         lambda at: parts.journal.wait_durable(at.seq),

@@ -4,7 +4,7 @@ Prepared records go in; records in one order come out, to followers and after a 
 durability; it never knows what an event means to a window, a policy or a caller.
 """
 
-from enrich.journal._saved import SavedKeys, read_keys, write_keys
+from enrich.journal._saved import SavedKeys, keys_position, read_keys, write_keys
 from enrich.journal.bodies import PreparedRecord
 from enrich.journal.bodycheck import Problem
 from enrich.journal.format import Position
@@ -16,5 +16,5 @@ from enrich.journal.verify import VerifyReport, verify
 
 __all__ = [
     "Appended", "Identity", "Journal", "KeyStore", "Position", "PreparedRecord", "Problem", "Record", "Reservation",
-    "SavedKeys", "VerifyReport", "read_identity", "read_keys", "verify", "write_keys",
+    "SavedKeys", "VerifyReport", "keys_position", "read_identity", "read_keys", "verify", "write_keys",
 ]  # fmt: skip

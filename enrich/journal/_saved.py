@@ -23,7 +23,7 @@ from enrich.failpoints import failpoint
 from enrich.journal._runs import Run
 from enrich.journal.format import Position
 
-__all__ = ["FORMAT", "SavedKeys", "read_keys", "write_keys"]
+__all__ = ["FORMAT", "SavedKeys", "keys_position", "read_keys", "write_keys"]
 
 FORMAT: Final = 1
 _MANIFEST: Final = "manifest.json"
@@ -125,12 +125,7 @@ def read_keys(directory: Path) -> SavedKeys | None:
     Every byte is checked. Whether the position belongs to the journal is for the caller to say.
     """
     try:
-        head, _, body = (directory / _MANIFEST).read_bytes().partition(b"\n")
-        if orjson.loads(head)["sha256"] != hashlib.sha256(body).hexdigest():
-            return None
-        manifest = orjson.loads(body)
-        if manifest["format"] != FORMAT:
-            return None
+        manifest = _read_manifest(directory)
         files = {place["file"] for name in ("fresh", "base") for place in manifest[name]}
         data = {name: np.asarray(np.memmap(directory / name, np.uint8, "r")) for name in files}
         with ThreadPoolExecutor(_READERS, "keys") as pool:
@@ -142,6 +137,28 @@ def read_keys(directory: Path) -> SavedKeys | None:
         # missing, cut short, damaged or not readable: the caller loads the keys from DuckDB
         return None
     return SavedKeys(manifest["journal_id"], Position(manifest["seq"], manifest["hash"]), fresh, base)
+
+
+def keys_position(directory: Path) -> tuple[str, Position] | None:
+    """Which journal the saved keys follow, and up to where; None when there are none of this format.
+
+    It is known also where the keys themselves are damaged.
+    """
+    try:
+        manifest = _read_manifest(directory)
+    except (OSError, ValueError, KeyError, TypeError, _NotWholeError):
+        return None
+    return manifest["journal_id"], Position(manifest["seq"], manifest["hash"])
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    head, _, body = (directory / _MANIFEST).read_bytes().partition(b"\n")
+    if orjson.loads(head)["sha256"] != hashlib.sha256(body).hexdigest():
+        raise _NotWholeError(f"`{_MANIFEST}` does not have the hash that it carries")
+    manifest: dict[str, Any] = orjson.loads(body)
+    if manifest["format"] != FORMAT:
+        raise _NotWholeError(f"`{_MANIFEST}` has format {manifest['format']}")
+    return manifest
 
 
 def _read_run(data: npt.NDArray[np.uint8], place: dict[str, Any]) -> Run:

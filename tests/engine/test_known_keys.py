@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from enrich import Engine
-from enrich.engine import known
 from enrich.engine.known import load_keys
-from enrich.journal import KeyStore, Position, SavedKeys, read_keys
+from enrich.journal import KeyStore
 from tests.engine.support import DAY_US, events, fates, now_us, open_engine
 
 
@@ -67,45 +66,6 @@ def test_without_whole_saved_keys_all_come_from_duckdb(tmp_path: Path, harm: Cal
         assert fates(engine.record(events(0, 700, at_us=at))) == (100, 600, [])
     with open_engine(tmp_path) as engine:
         assert engine.record(events(0, 700, at_us=at)).accepted == 0
-
-
-@pytest.mark.parametrize("longer", [False, True])
-def test_keys_of_another_journal_are_left_out(tmp_path: Path, longer: bool) -> None:
-    at = now_us() - 1000
-    for name, first in (("one", 0), ("two", 1000)):
-        with open_engine(tmp_path / name) as engine:
-            engine.record(events(first, 600, at_us=at))
-            if longer and name == "one":
-                engine.record(events(2000, 600, at_us=at))
-    shutil.rmtree(tmp_path / "two" / "data" / "keys")
-    shutil.copytree(tmp_path / "one" / "data" / "keys", tmp_path / "two" / "data" / "keys")
-    with open_engine(tmp_path / "two") as engine:
-        assert fates(engine.record(events(0, 600, at_us=at))) == (600, 0, [])
-        assert fates(engine.record(events(1000, 600, at_us=at))) == (0, 600, [])
-
-
-@pytest.mark.parametrize(
-    "change", [lambda p: Position(p.seq, "0" * 64), lambda p: Position(601, p.hash), lambda p: Position(10_000, p.hash)]
-)
-def test_keys_of_a_record_that_the_journal_does_not_have_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Position], Position]
-) -> None:
-    at = now_us() - 1000
-    with open_engine(tmp_path) as engine:
-        engine.record(events(0, 600, at_us=at))
-        engine.record(events(600, 2, at_us=at))
-
-    def reading(directory: Path) -> SavedKeys | None:
-        saved = read_keys(directory)
-        assert saved is not None
-        return SavedKeys(saved.journal_id, change(saved.position), saved.fresh, saved.base)
-
-    monkeypatch.setattr(known, "read_keys", reading)
-    restored: list[object] = []
-    monkeypatch.setattr(KeyStore, "restore", lambda *a: restored.append(a))
-    with open_engine(tmp_path) as engine:
-        assert not restored
-        assert fates(engine.record(events(0, 603, at_us=at))) == (1, 602, [])
 
 
 def test_pruned_keys_stay_forgotten_after_a_restart(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 from enrich import Engine
 from enrich.engine import definitions as definitions_module
 from enrich.engine import reload as reload_module
-from enrich.errors import IndexNotReadyError
+from enrich.errors import IndexNotReadyError, JournalBehindError
 from tests.engine.support import QUERIES, event, events, now_us, open_engine, runs, write_queries
 
 TOOLS = """
@@ -245,4 +246,40 @@ def test_changed_settings_that_shape_contexts_are_journaled(tmp_path: Path) -> N
         assert len(definitions(engine)) == 1
     with open_engine(tmp_path, input_agent="who.agent") as engine:
         assert definitions(engine)[-1]["settings"]["input_paths"]["agent"] == "who.agent"
+        assert len(definitions(engine)) == 2
+
+
+def test_a_return_to_old_definitions_after_a_crash_is_journaled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crashes(self: object) -> None:
+        raise MemoryError("the process ends here: journaled, but nothing says so yet")
+
+    with open_engine(tmp_path) as engine:
+        write_queries(tmp_path / "queries", NEW)
+        with monkeypatch.context() as patched:
+            patched.setattr(definitions_module.Definitions, "settle", crashes)
+            assert not engine.reload().ok
+    (tmp_path / "queries/tools.sql").unlink()
+    with open_engine(tmp_path) as engine:
+        found = definitions(engine)
+        assert ["hammered" in str(d["catalog"]["sources"]) for d in found] == [False, True, False]
+        assert found[-1]["catalog"]["version"] == engine.catalog.version
+
+
+def test_a_journal_without_the_definitions_that_went_live_is_refused(tmp_path: Path) -> None:
+    with open_engine(tmp_path) as engine:
+        engine.record([event(1)])
+        change(engine)
+    data = tmp_path / "data"
+    for path in (data / "index", data / "keys"):
+        shutil.rmtree(path)
+    (data / "history.duckdb").unlink()
+    segment = data / "journal/00000001.ndjson"
+    segment.write_bytes(b"".join(segment.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(JournalBehindError):
+        open_engine(tmp_path)
+    (data / "definitions.json").unlink()
+    with open_engine(tmp_path) as engine:
+        assert engine.context({"agent": "a"})["agent"]["last_1h"]["tool_runs"] == 1
         assert len(definitions(engine)) == 2

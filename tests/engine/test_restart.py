@@ -42,10 +42,23 @@ def forget_definitions(data: Path) -> None:
     (data / "definitions.json").unlink(missing_ok=True)
 
 
-def forget_all(data: Path) -> None:
-    forget_history(data)
-    forget_index(data)
-    forget_definitions(data)
+def forget_keys(data: Path) -> None:
+    shutil.rmtree(data / "keys", ignore_errors=True)
+
+
+FOLLOWERS = {
+    "history": forget_history,
+    "index": forget_index,
+    "keys": forget_keys,
+    "definitions": forget_definitions,
+}
+
+
+def forget_all(data: Path, but: str = "") -> None:
+    """Of what follows the journal, only `but` is left; with `all`, all of it."""
+    for name, forget in FOLLOWERS.items():
+        if but not in (name, "all"):
+            forget(data)
 
 
 @pytest.mark.parametrize("forget", [None, forget_history, forget_index, forget_definitions, forget_all])
@@ -173,7 +186,7 @@ def restore(directory: Path, files: dict[str, bytes]) -> None:
         path.write_bytes(data)
 
 
-@pytest.mark.parametrize("kept", ["both", "history", "index"])
+@pytest.mark.parametrize("kept", ["all", "history", "index", "keys"])
 def test_a_journal_that_lost_what_followers_know_is_refused_and_left_as_it_is(tmp_path: Path, kept: str) -> None:
     data, at = tmp_path / "data", now_us() - 1000
     with open_engine(tmp_path, sidecar_rows=20) as engine:
@@ -186,10 +199,7 @@ def test_a_journal_that_lost_what_followers_know_is_refused_and_left_as_it_is(tm
     later = files_of(data / "journal")
     # the segments of a backup, with the sidecars of today: a start that would clear those away would lose them
     restore(data / "journal", {**later, **earlier})
-    if kept == "index":
-        forget_history(data)
-    elif kept == "history":
-        forget_index(data)
+    forget_all(data, but=kept)
     for _ in range(2):
         with pytest.raises(JournalBehindError):
             open_engine(tmp_path, sidecar_rows=20)
@@ -201,7 +211,7 @@ def test_a_journal_that_lost_what_followers_know_is_refused_and_left_as_it_is(tm
         assert runs(engine) == 102
 
 
-@pytest.mark.parametrize("kept", ["both", "history", "index"])
+@pytest.mark.parametrize("kept", ["all", "history", "index", "keys"])
 def test_a_journal_with_other_records_than_followers_know_is_refused(tmp_path: Path, kept: str) -> None:
     data, at = tmp_path / "data", now_us() - 1000
     with open_engine(tmp_path) as engine:
@@ -217,10 +227,7 @@ def test_a_journal_with_other_records_than_followers_know_is_refused(tmp_path: P
     other = files_of(data / "journal")
     restore(data, mine)
     restore(data / "journal", other)
-    if kept == "index":
-        forget_history(data)
-    elif kept == "history":
-        forget_index(data)
+    forget_all(data, but=kept)
     with pytest.raises(JournalBehindError):
         open_engine(tmp_path)
     forget_all(data)  # the operator's decision: this journal is the truth
@@ -228,7 +235,7 @@ def test_a_journal_with_other_records_than_followers_know_is_refused(tmp_path: P
         assert runs(engine) == 3
 
 
-@pytest.mark.parametrize("kept", ["both", "history", "index"])
+@pytest.mark.parametrize("kept", ["all", *FOLLOWERS])
 @pytest.mark.parametrize("changed", [False, True])
 def test_another_journal_is_refused_also_when_the_definitions_have_changed(
     tmp_path: Path, kept: str, changed: bool
@@ -241,10 +248,7 @@ def test_another_journal_is_refused_also_when_the_definitions_have_changed(
     with open_engine(other) as engine:
         engine.record(events(10, 30, at_us=at))
     restore(tmp_path / "data/journal", files_of(other / "data/journal"))
-    if kept == "index":
-        forget_history(tmp_path / "data")
-    elif kept == "history":
-        forget_index(tmp_path / "data")
+    forget_all(tmp_path / "data", but=kept)
     if changed:
         (tmp_path / "queries/team_runs.sql").unlink()
     with pytest.raises(JournalBehindError):
@@ -285,7 +289,7 @@ def test_a_start_verifies_what_duckdb_has_not_applied_and_all_of_it_without_duck
 
     monkeypatch.setattr(BodyCheck, "see", watched)
     with open_engine(tmp_path):
-        assert set(seen) <= {21}  # the line where the followers stand is read, and checked as it is read
+        assert set(seen) <= {1, 21}  # the lines where followers stand are read, and checked as they are read
         seen.clear()
     forget_history(tmp_path / "data")
     with open_engine(tmp_path):
