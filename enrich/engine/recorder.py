@@ -15,7 +15,7 @@ import pyarrow as pa
 from enrich.engine.results import RecordResult
 from enrich.engine.startup import Parts
 from enrich.engine.state import State
-from enrich.errors import BusyError, IndexNotReadyError, show
+from enrich.errors import BusyError, EnrichError, IndexNotReadyError, show
 from enrich.events import EventBatch, EventParser, Parsed, Rejection
 from enrich.failpoints import failpoint
 from enrich.journal import Position, PreparedRecord, Reservation
@@ -126,14 +126,15 @@ class Recorder:
         times = batch.columns["occurred_at"]
         earliest = min(times)
         block, record = self._prepare(live.index, batch, two_threads)
-        appended = None
+        named = False  # by a line of the journal, or perhaps
         try:
             with state.order:
                 state.check_open()
                 if state.live is not live or state.parser is not parser:
                     return None  # the new catalog may keep attributes that the old one dropped
-                appended = self._journal.append(record)
+                head, named = self._journal.head, True
                 try:
+                    appended = self._journal.append(record)
                     with live.index.lock:
                         live.index.link(block, appended.seq)
                         state.position = Position(appended.last_seq, appended.hash)
@@ -144,11 +145,14 @@ class Recorder:
                     failpoint("engine.applied")
                     self._follower.submit(record, appended)
                 except BaseException as error:
-                    # INVARIANT prefix: an appended record that is not applied would be a hole in every later answer
-                    state.broken = IndexNotReadyError(f"applying record {appended.seq} failed: {show(str(error))}")
+                    if self._journal.head != head:
+                        # INVARIANT prefix: an appended record that is not applied would be a hole in every later answer
+                        state.broken = IndexNotReadyError(f"applying record {head.seq + 1} failed: {show(str(error))}")
+                    else:
+                        named = not isinstance(error, EnrichError)
                     raise
         finally:
-            if appended is None:
+            if not named:
                 self._journal.discard(record)
         return appended.last_seq
 

@@ -265,16 +265,24 @@ class Journal:
             at = format_us(at_us)
             head, digest = encode_head(seq, prepared.count, prepared.type, at, prepared.body_sha256, segment.end.hash)
             size = len(head) + len(prepared.body) + 2
-            self._write(segment, (head, prepared.body, b"}\n"), size, prepared.type)
-            segment.size += size
-            segment.lines += 1
-            segment.last_at = at
-            if prepared.sidecar is not None:
-                segment.sidecars.append(prepared.sidecar.stem)
-            last = seq + prepared.count - 1
-            segment.end = Position(last, digest)
-            if segment.size >= self._segment_bytes and self._next is not None and self._full is None:
-                self._change_over(segment, self._next)
+            try:
+                self._write(segment, (head, prepared.body, b"}\n"), size, prepared.type)
+                segment.size += size
+                segment.lines += 1
+                segment.last_at = at
+                if prepared.sidecar is not None:
+                    segment.sidecars.append(prepared.sidecar.stem)
+                last = seq + prepared.count - 1
+                segment.end = Position(last, digest)
+                if segment.size >= self._segment_bytes and self._next is not None and self._full is None:
+                    self._change_over(segment, self._next)
+            except EnrichError:
+                raise
+            except BaseException as error:
+                # INVARIANT: nothing is written behind a line that may be there and was not counted: the next record
+                # would have the same seq, and no start would take either
+                self._sync.fail(f"writing a record was interrupted: {error!r}")
+                raise
         self._sync.written()
         self._failpoint("journal.write")
         return Appended(seq, prepared.count, last, at_us, digest)

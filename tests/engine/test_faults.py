@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from enrich.engine import maintenance
 from enrich.engine.results import RecordResult
 from enrich.errors import EnrichError, IndexNotReadyError, JournalFailedError, JournalFullError
 from enrich.history import store
+from enrich.journal import journal as journal_module
 from enrich.journal import verify
 from enrich.settings import Settings
 from tests.engine.support import FaultyDisk, event, events, fates, now_us, open_engine, runs, write_queries
@@ -119,6 +120,51 @@ def test_a_record_that_can_not_be_applied_stops_the_engine_and_is_there_after_a_
         assert (history["agent"]["last_1h"]["runs"], history["team"]["last_1h"]["team_runs"]) == (2, 2)
         assert fates(engine.record([event(2, at_us=at)])) == (0, 1, [])
         assert engine.check().differences == ()
+
+
+@pytest.mark.parametrize("place", ["journal.write", "disk"])
+def test_a_record_interrupted_as_it_is_appended_is_there_whole_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    at = now_us() - 1000
+    engine = open_engine(tmp_path, sidecar_rows=20)
+    engine.record([event(1, at_us=at)])
+
+    def interrupts(name: str) -> None:
+        if name == "journal.write":
+            raise KeyboardInterrupt
+
+    def writes_and_is_interrupted(fd: int, parts: Sequence[bytes]) -> int:
+        os.writev(fd, parts)
+        raise KeyboardInterrupt
+
+    def interrupted_later(directory: Path, *rest: Any) -> Any:
+        written = write_table(directory, *rest)
+        if place == "disk":
+            monkeypatch.setattr(engine.journal._disk, "write", writes_and_is_interrupted)
+        return written
+
+    write_table = journal_module.write_table  # type: ignore[attr-defined]
+    monkeypatch.setattr(journal_module, "write_table", interrupted_later)
+    if place == "journal.write":
+        engine.journal._failpoint = interrupts
+    with pytest.raises(KeyboardInterrupt):
+        engine.record(events(100, 50, at_us=at))
+    with pytest.raises(EnrichError):
+        engine.record([event(2, at_us=at)])
+    if place == "journal.write":  # the line is counted, and no answer may pass over it
+        with pytest.raises(IndexNotReadyError):
+            engine.context({"agent": "a"})
+        engine.close()
+    else:
+        with pytest.raises(JournalFailedError):
+            engine.record([event(2, at_us=at)])
+        engine.close()
+    monkeypatch.undo()
+    assert verify(tmp_path / "data").ok
+    with open_engine(tmp_path, sidecar_rows=20) as engine:
+        assert runs(engine) == 51
+        assert fates(engine.record(events(100, 50, at_us=at))) == (0, 50, [])
 
 
 def test_merging_that_fails_shows_and_answers_stay_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,6 +344,27 @@ def test_a_cut_that_fails_is_a_failed_fsync(tmp_path: Path) -> None:
         assert len(journal.torn) == 1
 
 
+def test_nothing_is_written_behind_a_record_whose_write_was_interrupted(tmp_path: Path) -> None:
+    class Interrupted(FaultyDisk):
+        def write(self, fd: int, parts: Sequence[bytes | memoryview]) -> int:
+            super().write(fd, parts)
+            raise KeyboardInterrupt
+
+    journal = open_journal(tmp_path)
+    last = fill(journal, [1])
+    journal._disk = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        journal.append(journal.prepare_events(batch(1, journal.hash_key, seed=5)))
+    journal._disk = FaultyDisk()
+    with pytest.raises(JournalFailedError, match="interrupted"):
+        fill(journal, [1], seed=6)
+    journal.close()
+    assert verify(tmp_path).ok
+    with open_journal(tmp_path) as journal:
+        assert journal.head.seq == last + 1
+        assert journal.torn == []
+
+
 def test_a_full_disk_refuses_a_batch_and_leaves_no_sidecar(tmp_path: Path) -> None:
     disk = FaultyDisk()
     with open_journal(tmp_path, disk=disk, sidecar_rows=4) as journal:
