@@ -67,6 +67,7 @@ class Engine:
         self._text_of = SecondText()
         self._reloading = threading.Lock()
         self._problems: tuple[str, ...] = ()
+        self._max_behind_us = parts.settings.max_clock_skew_seconds * 1_000_000
         self._waiting = 0
         self._waiting_lock = threading.Lock()
         self._maintenance = maintenance.Maintenance(self)
@@ -273,11 +274,16 @@ class Engine:
         history["suspensions"] = []
         history["as_of"] = self._text_of(as_of_us)
         history["seq"] = seq
-        history["status"] = "fresh"
+        history["status"] = "unavailable" if self.clock_behind else "fresh"
         history["lag_seconds"] = None
         history["observed_since"] = observed_since
         history["catalog"] = live.catalog.version
         return history
+
+    @property
+    def clock_behind(self) -> bool:
+        """Whether the system clock lies so far behind the journal's time that nobody can say what the last hour is."""
+        return self.journal.clock_behind_us > self._max_behind_us
 
     # -- decisions --------------------------------------------------------------------------------------------------
 

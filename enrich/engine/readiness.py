@@ -28,6 +28,8 @@ def readiness(engine: Engine, state: State, problems: Sequence[str], merging: st
         reasons.append("the engine is closed")
     if engine.journal.failed is not None:
         reasons.append(str(engine.journal.failed))
+    if engine.clock_behind:
+        reasons.append(f"the system clock lies {engine.journal.clock_behind_us // 1_000_000} s behind the journal")
     warnings = [f"reload failed: {p}" for p in problems]
     failure = engine.follower.error
     if failure is not None:

@@ -132,3 +132,26 @@ def test_a_deleted_history_comes_back_from_the_journal_as_pruned_as_it_was(tmp_p
         assert engine.history.count() == 1
         assert runs(engine) == 1
         assert engine.check().differences == ()
+
+
+def test_a_clock_that_stepped_back_makes_history_unavailable_until_it_has_caught_up(
+    tmp_path: Path, clock: Clock
+) -> None:
+    start = clock.us
+    skew_us = 60_000_000
+    with open_engine(tmp_path) as engine:
+        engine.record([event(1, at_us=start - 1)])
+        as_of = engine.context({"agent": "a"})["as_of"]
+        for back, status in ((1, "fresh"), (skew_us, "fresh"), (skew_us + 1, "unavailable")):
+            clock.us = start - back
+            history = engine.context({"agent": "a"})
+            assert (history["status"], history["as_of"]) == (status, as_of)
+            assert engine.entity("agent", ["a"])["status"] == status
+            assert engine.health().ready == (status == "fresh")
+        assert "60 s behind" in engine.health().reasons[0]
+    with open_engine(tmp_path) as engine:  # the journal remembers
+        assert engine.context({"agent": "a"})["status"] == "unavailable"
+        assert engine.record([event(2, at_us=start - 2)]).accepted == 1
+        clock.us = start
+        assert engine.context({"agent": "a"})["status"] == "fresh"
+        assert engine.health().ready
