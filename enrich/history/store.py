@@ -18,6 +18,7 @@ from enrich.errors import (
     HistoryBehindError,
     HistoryGapError,
     JournalBehindError,
+    NewerFormatError,
     show,
 )
 from enrich.failpoints import Failpoint
@@ -33,6 +34,8 @@ from enrich.journal.format import Position, genesis_hash
 __all__ = ["FILE_NAME", "History", "PruneReport"]
 
 FILE_NAME: Final = "history.duckdb"
+#: what takes events or authority away, and this version does not act on: passed over, every later answer is wrong
+_NOT_APPLIED: Final = frozenset(("erase", "suspension", "void"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,7 @@ class History:
         Raises:
             HistoryGapError: the records are not the next ones, without gap or overlap; nothing is applied.
             JournalBehindError: a record at `position` has another hash.
+            NewerFormatError: a record is of a type that this version does not act on.
             duckdb.Error: DuckDB failed; nothing is applied, and the call can be repeated.
         """
         with self._write_lock:
@@ -255,6 +259,11 @@ class History:
                 raise HistoryGapError(
                     f"history expects record {show(expected)} next, got {show(record.seq)} to {show(last)}",
                     expected=expected,
+                    seq=record.seq,
+                )
+            if record.type in _NOT_APPLIED:
+                raise NewerFormatError(
+                    f"record {show(record.seq)} is of type {show(record.type)}, which this version does not act on",
                     seq=record.seq,
                 )
             expected = last + 1

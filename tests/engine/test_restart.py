@@ -164,6 +164,16 @@ def test_what_a_newer_version_wrote_is_refused(tmp_path: Path, make: Callable[[P
         open_engine(tmp_path)
 
 
+@pytest.mark.parametrize("type_", ["suspension", "void", "erase"])
+def test_a_record_that_takes_away_what_this_version_would_still_count_is_refused(tmp_path: Path, type_: str) -> None:
+    with open_engine(tmp_path) as engine:
+        seq = engine.record([event(1)]).seq
+        engine.journal.wait_durable(engine.journal.append(engine.journal.prepare(type_, {"seqs": [[seq, seq]]})).seq)
+    for _ in range(2):
+        with pytest.raises(NewerFormatError, match=type_):
+            open_engine(tmp_path)
+
+
 def test_a_saved_index_of_a_newer_version_is_built_anew(tmp_path: Path) -> None:
     with open_engine(tmp_path) as engine:
         engine.record([event(1)])
