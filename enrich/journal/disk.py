@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["FULL_ERRNOS", "Disk"]
+__all__ = ["BUSY_ERRNOS", "FULL_ERRNOS", "Disk"]
 
 #: errors of a write that say "no room", not "broken"
 FULL_ERRNOS: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+#: errors that say nothing about the disk: no descriptor or memory is left to ask it
+BUSY_ERRNOS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class Disk:

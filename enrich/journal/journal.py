@@ -25,7 +25,7 @@ from enrich.journal.bodies import (
     plain_body,
     sidecar_body,
 )
-from enrich.journal.disk import FULL_ERRNOS, Disk
+from enrich.journal.disk import BUSY_ERRNOS, FULL_ERRNOS, Disk
 from enrich.journal.format import TYPES, Position, encode_head
 from enrich.journal.identity import FILE, Identity, create_identity, migrate, read_identity
 from enrich.journal.lock import DirectoryLock
@@ -224,7 +224,14 @@ class Journal:
             canonical = canonical_events(batch)
             body = inline_body(salt, batch.contents, canonical)
             return PreparedRecord("events", batch.n, body, leaves_sha256(salt, batch.contents, canonical), batch)
-        digest, path, leaves = self._beside(batch, salt)
+        try:
+            digest, path, leaves = self._beside(batch, salt)
+        except JournalFailedError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, OSError) and cause.errno in BUSY_ERRNOS):
+                # what one fsync of the directory could not write, the next one, of another batch, may leave out
+                self._sync.fail(error.message)
+            raise
         return PreparedRecord("events", batch.n, sidecar_body(salt, batch.n, digest), leaves, batch, path)
 
     def prepare(self, type: str, body: Mapping[str, Any]) -> PreparedRecord:

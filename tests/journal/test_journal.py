@@ -373,11 +373,18 @@ def test_a_full_disk_refuses_a_batch_and_leaves_no_sidecar(tmp_path: Path) -> No
             with pytest.raises(JournalFullError):
                 journal.prepare_events(batch(n, journal.hash_key))
         assert list((tmp_path / "journal" / "sidecars").iterdir()) == []
-        disk.room, disk.fail_sync = None, OSError(errno.EIO, "Input/output error")
+        disk.room, disk.fail_sync = None, OSError(errno.EMFILE, "Too many open files")
+        with pytest.raises(JournalFailedError):
+            journal.prepare_events(batch(5, journal.hash_key))
+        assert journal.failed is None
+        disk.fail_sync = OSError(errno.EIO, "Input/output error")
         with pytest.raises(JournalFailedError):
             journal.prepare_events(batch(5, journal.hash_key))
         assert list((tmp_path / "journal" / "sidecars").iterdir()) == []
         disk.fail_sync = None
+        with pytest.raises(JournalFailedError):  # a second fsync proves nothing, of a directory neither
+            journal.prepare_events(batch(5, journal.hash_key))
+        assert journal.failed is not None
 
 
 def test_a_low_disk_refuses_events_and_decisions_but_no_suspension(tmp_path: Path) -> None:
