@@ -126,6 +126,6 @@ def corrupt(reason: str, file: str, line: int | None = None, seq: int | None = N
     where = file if line is None else f"{file}, line {line}"
     return JournalCorruptError(
         f"{where}: {reason}",
-        hint="restore the file, or decide what to give up with `enrich journal cut --after SEQ`",
+        hint="put the file back from a copy: nothing from here on can be trusted",
         file=file, line=line, seq=seq, reason=reason,
     )  # fmt: skip

@@ -48,6 +48,7 @@ _VERIFIED: Final[dict[str, Any]] = {
     "problems": [],
     "journal_id": "6f1b…",
     "head_seq": 184467,
+    "head_hash": "9c2f…",
     "segments": 2,
     "records": 9120,
     "events": 184460,

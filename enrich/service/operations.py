@@ -108,6 +108,7 @@ def verify_body(report: VerifyReport) -> dict[str, Any]:
         "problems": [asdict(problem) for problem in report.problems],
         "journal_id": report.journal_id,
         "head_seq": report.head.seq,
+        "head_hash": report.head.hash,
         "segments": report.segments,
         "records": report.records,
         "events": report.events,

@@ -15,7 +15,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 
+import enrich as enrich_package
+from enrich.cli.main import app
 from enrich.settings import Settings
 from tests.service.running import AGENT_SET, Running, definitions, enrich, event, serving
 
@@ -307,7 +310,18 @@ def test_check_and_verify_say_ok_on_both(target: tuple[Path, tuple[str, ...]], t
     assert (checked.returncode, checked.stdout[:3]) == (0, "ok:"), checked.stderr
     verified = run(target, "journal", "verify")
     assert (verified.returncode, verified.stdout[:3]) == (0, "ok:"), verified.stderr
-    assert json.loads(run(target, "journal", "verify", "--json").stdout)["ok"] is True
+    report = json.loads(run(target, "journal", "verify", "--json").stdout)
+    assert (report["ok"], len(report["head_hash"])) == (True, 64)
+
+
+def test_every_command_that_a_message_names_is_there() -> None:
+    top: Any = typer.main.get_command(app())
+    for path in Path(enrich_package.__file__).parent.rglob("*.py"):
+        for words in re.findall(r"`enrich ([a-z]+(?: [a-z]+)?)", path.read_text()):
+            first, _, second = words.partition(" ")
+            command = top.commands.get(first)
+            assert command is not None, (path.name, words)
+            assert second in getattr(command, "commands", {second}), (path.name, words)
 
 
 def test_check_without_data_compares_on_a_made_up_history(directory: Path) -> None:
