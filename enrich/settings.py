@@ -135,7 +135,10 @@ class Settings(BaseSettings):
     )
     max_json_depth: Integer = Field(default=64, ge=4, le=500, description="Deepest nesting of a JSON body.")
     max_request_events: Integer = Field(
-        default=10_000, ge=1, le=10_000, description="Events in one request, stored all or nothing."
+        default=10_000,
+        ge=1,
+        le=10_000,
+        description="Events that are stored all or nothing; a request of up to ten times as many is several records.",
     )
     deadline_ms: Integer = Field(
         default=1000,

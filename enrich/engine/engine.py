@@ -15,7 +15,7 @@ from enrich.engine.asked import Moment, entity_keys, moment_us
 from enrich.engine.check import check_live
 from enrich.engine.live import Live
 from enrich.engine.readiness import readiness
-from enrich.engine.recorder import Events, Recorder, part
+from enrich.engine.recorder import Events, Recorder
 from enrich.engine.reload import reload
 from enrich.engine.results import CheckReport, Decision, Readiness, RecordResult, ReloadReport
 from enrich.engine.retention import prune
@@ -128,26 +128,19 @@ class Engine:
             JournalFullError, JournalFailedError: nothing of the last, unfinished part was acknowledged.
             BusyError: DuckDB is too far behind for bulk ingest.
         """
-        size = self.settings.max_request_events
-        if len(events) <= size:
-            result = self._recorder.record(events, two_threads=True)
-            self.durable(result.seq)
-            return result
-        record = self._recorder.record
-        parts = [record(part(events, i, i + size), i, two_threads=True) for i in range(0, len(events), size)]
-        whole = RecordResult.of(parts)
-        self.durable(whole.seq)
-        return whole
+        result = self._recorder.record_all(events, two_threads=True)
+        self.durable(result.seq)
+        return result
 
     def submit(self, events: Events, done: Callable[[RecordResult | EnrichError], None]) -> None:
-        """Like `record` for one record, without waiting: the events are ordered and visible when this returns, and
-        `done` is called, perhaps from the journal's thread, once they are durable.
+        """Like `record`, without waiting: the events are ordered and visible when this returns, and `done` is called,
+        perhaps from the journal's thread, once they are durable.
 
         Raises:
             BusyError: too many answers wait for the disk.
         """
         self._refuse_busy()
-        result = self._recorder.record(events)
+        result = self._recorder.record_all(events)
         self._tell_durable(result.seq, lambda error: done(result if error is None else error))
 
     def submit_each(

@@ -21,17 +21,10 @@ from enrich.failpoints import failpoint
 from enrich.journal import Position, PreparedRecord, Reservation
 from enrich.windows import Index, PreparedBlock
 
-__all__ = ["Events", "Recorder", "part"]
+__all__ = ["Events", "Recorder"]
 
 #: mappings as decoded from JSON, or a table of the events' columns
 Events: TypeAlias = Sequence[Any] | pa.Table | pl.DataFrame
-
-
-def part(events: Events, start: int, end: int) -> Events:
-    """Rows `start` to `end`."""
-    if isinstance(events, pa.Table | pl.DataFrame):
-        return events.slice(start, end - start)
-    return events[start:end]
 
 
 #: batches of at least so many events may be prepared in two threads
@@ -46,7 +39,18 @@ class Recorder:
         self._keys = parts.keys
         self._follower = parts.follower
         self._bulk_events = parts.settings.bulk_events
+        self._most = parts.settings.max_request_events
         self._state = state
+
+    def record_all(self, events: Events, *, two_threads: bool = False) -> RecordResult:
+        """One record, or one after the other where there are more than `max_request_events`: what stops a later one
+        leaves the earlier ones, which a retry finds as duplicates."""
+        if len(events) <= self._most:
+            return self.record(events, two_threads=two_threads)
+        starts = range(0, len(events), self._most)
+        return RecordResult.of(
+            [self.record(_part(events, i, i + self._most), i, two_threads=two_threads) for i in starts]
+        )
 
     def record(self, events: Events, first_index: int = 0, *, two_threads: bool = False) -> RecordResult:
         """One record of events: prepared, ordered and visible on return.
@@ -172,6 +176,13 @@ class Recorder:
                 self._journal.discard(preparing.result())
                 raise
             return block, preparing.result()
+
+
+def _part(events: Events, start: int, end: int) -> Events:
+    """Rows `start` to `end`."""
+    if isinstance(events, pa.Table | pl.DataFrame):
+        return events.slice(start, end - start)
+    return events[start:end]
 
 
 def _dropped(parsed: Parsed, events: Sequence[Any], owners: Sequence[int]) -> Counter[int]:

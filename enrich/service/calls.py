@@ -85,8 +85,8 @@ def _event_calls() -> list[Call]:
         "Record events",
         "One event, an array, or NDJSON. A bad event is one entry of `rejected`, its neighbours are kept; a body that "
         "is no JSON stores nothing, while a bad NDJSON line is one rejected entry. Up to `max_request_events` are "
-        "one record, all or nothing. The answer leaves when every event is durable, and visible to every context "
-        "from then on.",
+        "one record, all or nothing; up to ten times as many are several, and a retry finds the earlier ones as "
+        "duplicates. The answer leaves when every event is durable, and visible to every context from then on.",
         request=body(
             {
                 "application/json": (

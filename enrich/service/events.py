@@ -30,6 +30,8 @@ _MAX_DEPTH: Final = 16
 _FILTERS: Final = ("agent", "team", "workflow", "org", "approver", "kind", "outcome")
 _PARAMETERS: Final = (*_FILTERS, "since", "until", "cursor", "limit")
 _MAX_LIMIT: Final = 1000
+#: records that one body may become: past them it is refused unread, since a body of events that are none is all cost
+_MAX_RECORDS: Final = 10
 
 
 class EventRoutes:
@@ -39,7 +41,7 @@ class EventRoutes:
         self._runtime = runtime
         self._engine = runtime.engine
         self._max_bytes = runtime.settings.max_body_bytes
-        self._max_events = runtime.settings.max_request_events
+        self._max_events = _MAX_RECORDS * runtime.settings.max_request_events
         stage = runtime.metrics.stage
         self._parse, self._durable = stage("post_events", "parse"), stage("post_events", "durable")
         self._counts = runtime.metrics.events

@@ -76,10 +76,22 @@ def test_nothing_to_record_is_no_error(service: Running) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-ndjson"])
+def test_more_events_than_one_record_holds_are_several_and_found_again(service: Running, content_type: str) -> None:
+    before = service.metric("enrich_seq")
+    lines = [json.dumps(event(f"{content_type}-{i}")) for i in range(10_050)]
+    lines[10_020] = json.dumps(event("bad", kind="x"))
+    body = "\n".join(lines) if content_type.endswith("ndjson") else f"[{','.join(lines)}]"
+    for accepted, duplicates in ((10_049, 0), (0, 10_049)):
+        answer = post(service, body, headers={"content-type": content_type}).json()
+        assert (answer["accepted"], answer["duplicates"], answer["rejected_count"]) == (accepted, duplicates, 1)
+        assert answer["rejected"][0]["index"] == 10_020
+        assert answer["seq"] == before + 10_049
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-ndjson"])
 def test_too_many_events_are_refused_whole(service: Running, content_type: str) -> None:
     before = service.metric("enrich_seq")
-    small = {"source": "tests", "event_id": "x"}
-    lines = [json.dumps(small)] * 10_001
+    lines = ['{"source": "tests"}'] * 100_001
     body = "\n".join(lines) if content_type.endswith("ndjson") else f"[{','.join(lines)}]"
     answer = post(service, body, headers={"content-type": content_type})
     assert answer.status_code == 413
