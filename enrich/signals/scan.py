@@ -15,7 +15,7 @@ __all__ = ["ScanError", "Token", "normalised", "scan"]
 
 _PATTERN: Final = re.compile(
     r"""(?P<space>\s+)
-    | (?P<comment>--[^\n]*)
+    | (?P<comment>--[^\r\n]*)
     | (?P<string>'(?:[^']|'')*')
     | (?P<quoted>"(?:[^"]|"")*")
     | (?P<number>(?:\d[\d_]*(?:\.[\d_]*)?|\.\d[\d_]*)(?:[eE][+-]?\d+)?)
@@ -28,7 +28,11 @@ _PATTERN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`kind` is comment, string, quoted, number, name or op; `start` and `end` are character offsets."""
+    """`kind` is comment, string, quoted, number, name or op; `start` and `end` are character offsets.
+
+    INVARIANT: a comment ends where DuckDB ends it, at a line feed or a carriage return: what DuckDB reads as code is
+    never hidden from the version's hash or from parameters.
+    """
 
     kind: str
     text: str

@@ -113,3 +113,21 @@ def test_the_version_is_that_of_the_meaning() -> None:
     assert version(head + "SELECT count(*) > p AND 'A' = 'a' AS n FROM events") != version(
         head + "SELECT count(*) > p AND 'a' = 'a' AS n FROM events"
     )
+
+
+def test_a_carriage_return_ends_a_comment_as_it_does_in_duckdb() -> None:
+    def one(code: str) -> str:
+        return (
+            load(
+                f"-- entity: agent\n-- windows: 1h\n-- param p: 5\nSELECT count(*) -- all{code}\n + p AS n FROM events"
+            )
+            .sets[0]
+            .sql
+        )
+
+    assert one("\r + p").endswith("+ 5\n + 5 AS n FROM events")
+    assert load(f"-- entity: agent\r-- windows: 1h\r{BODY}").sets[0].entity == "agent"
+    plain, more = (
+        f"-- entity: agent\n-- windows: 1h\nSELECT count(*) -- all\r{code} AS n FROM events" for code in ("", "+ 1")
+    )
+    assert load(plain).sets[0].version != load(more).sets[0].version
