@@ -110,8 +110,8 @@ def _divided(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:
     )
     text = sql.encode()
     for start, length in sorted(found, reverse=True):
-        call = text[start : start + length]
-        operand = call[call.index(b"(") :]
+        call = text[start : start + length].decode()
+        operand = call[next(t.start for t in scan(call) if t.text == "(") :].encode()
         text = text[:start] + b"(sum" + operand + b" / count" + operand + b")" + text[start + length :]
     return text.decode()
 

@@ -218,9 +218,9 @@ def compile_columns(
 
 def finish(d: Draft, signals: tuple[Signal, ...], reads: frozenset[tuple[str, str, str]] = frozenset()) -> SignalSet:
     """The set as the catalog keeps it."""
-    code = [t for t in scan(d.source.sql) if t.kind != "comment"]
-    end = code[-1].start if code[-1].text == ";" else len(d.source.sql)
-    sql = d.source.sql[:end].rstrip()
+    # without what stands behind the last word of code: the text is put into parentheses and before GROUP BY
+    end = next(t for t in reversed(list(scan(d.source.sql))) if t.kind != "comment" and t.text != ";").end
+    sql = d.source.sql[:end]
     return SignalSet(d.name, d.header, d.source.text, sql, version(d), d.derived, signals, reads)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def read_shape(source: Source, binder: Binder) -> Shape:
         raise bound_error(source, error) from None
     if len(statements) != 1:
         raise source.error(f"a definition is one SELECT, not {len(statements)} statements", 0)
+    _check_words(source)
     node = statements[0]["node"]
     if node["type"] != "SELECT_NODE":
         raise source.error(
@@ -129,6 +131,21 @@ def read_shape(source: Source, binder: Binder) -> Shape:
     return Shape(relation.lower(), items, from_at[0] if from_at else 0, frozenset(places), tuple(columns))
 
 
+def _check_words(source: Source) -> None:
+    """Refuse what DuckDB's parsed form does not show: parentheses around the SELECT, and a WINDOW clause."""
+    code = [t for t in source.tokens if t.kind != "comment"]
+    if code[0].text == "(":
+        raise source.error("parentheses around the SELECT", code[0].start, hint="leave them out")
+    for before, token in itertools.pairwise(code):
+        if token.kind == "name" and token.text.lower() == "window" and before.text.lower() not in ("as", "."):
+            raise source.error(
+                "WINDOW has no place in a definition",
+                token.start,
+                len(token.text),
+                hint="the window is the set's own: leave it out",
+            )
+
+
 def _expressions(*roots: object) -> Iterator[dict[str, Any]]:
     """Every parsed expression below `roots`."""
     stack = list(reversed(roots))
@@ -154,6 +171,13 @@ def _check(source: Source, node: Mapping[str, Any], at: Span | None) -> None:
         )
     if kind == "STAR":
         raise source.error_at("`*` as a column", at, hint="name each signal: count(*) AS runs")
+    if kind == "FUNCTION" and at is not None and (node.get("schema") or source.sql_before(at[0]).endswith(".")):
+        name = str(node.get("function_name"))
+        raise source.error_at(
+            f"{show(name)} called with a dot", at, hint=f"write the call with its arguments: {name}(x)"
+        )
+    if kind == "FUNCTION" and node.get("function_name") == "struct_extract":
+        raise source.error_at("struct_extract", at, hint="write the signal's path: last_24h.failure_rate")
     if kind == "FUNCTION" and node.get("is_operator") and node.get("function_name") in ("^", "**"):
         raise source.error_at(
             f"the operator {show(node['function_name'])}",

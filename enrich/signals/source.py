@@ -61,6 +61,10 @@ class Source:
         self.sql = "".join([*parts, self.text[done:]])
         return frozenset(used)
 
+    def sql_before(self, start: int) -> str:
+        """`sql` up to a byte offset, as DuckDB gives it, without white space at its end."""
+        return self.sql.encode()[:start].decode().rstrip()
+
     def original(self, start: int, length: int) -> tuple[int, int]:
         """A span of `sql` in bytes, as DuckDB gives it, as (start, length) in characters of the file."""
         if self._bytes is None:

@@ -119,3 +119,11 @@ _FILTERED = "avg(x) FILTER (WHERE avg)"
 def test_a_text_is_changed_in_three_places(sql: str, grouped: str) -> None:
     with duckdb.connect() as connection:
         assert grouped_sql(connection, sql).replace("  ", " ") == f"{grouped}\nGROUP BY _k, _w"
+
+
+@pytest.mark.parametrize("end", [";;", " -- the end", " -- the end\n;\n-- of it", "\n;-- )\n"])
+def test_what_stands_behind_the_last_word_is_no_part_of_a_query(end: str) -> None:
+    catalog = load_catalog({"one": f"{HEADER}SELECT avg -- (of all\n(duration_ms) AS n FROM events{end}"})
+    asked = [Question(START, {"agent": "a"}), Question(START - 1, {"agent": "a"})]
+    for answers in answers_of(catalog, [event(0, duration_ms=3)], asked):
+        assert answers.values["n"] == [3.0, None]

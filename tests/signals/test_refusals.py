@@ -89,6 +89,9 @@ ITEMS = {
     "count(*) AS n, [1, 2] AS x": ("[1, 2]", "LIST", ""),
     "count(*) AS n, max(occurred_at) - min(occurred_at) AS x": ("-", "INTERVAL", "epoch"),
     "count(*) AS n, (SELECT 1) AS x": ("(SELECT 1)", "subquery", "derived"),
+    "duration_ms.avg() AS x": ("duration_ms.avg()", "with a dot", "avg(x)"),
+    "(duration_ms - 1).avg() AS x": ("avg()", "with a dot", "avg(x)"),
+    "main.avg(duration_ms) AS x": ("main.avg(duration_ms)", "with a dot", "avg(x)"),
     "count(*) OVER () AS x": ("count(*) OVER ()", "OVER", "arg_max"),
     "current_streak(duration_ms, occurred_at, seq) AS x": (
         "current_streak(duration_ms, occurred_at, seq)",
@@ -114,6 +117,8 @@ STATEMENTS = {
     "SELECT count(*) AS n FROM events HAVING count(*) > 1": ("count(*) > 1", "HAVING", "CASE"),
     "SELECT DISTINCT count(*) AS n FROM events": ("SELECT", "DISTINCT", "count(DISTINCT x)"),
     "SELECT count(*) AS n FROM events ORDER BY 1": ("1", "ORDER BY", "one row"),
+    "SELECT count(*) AS n FROM events WINDOW w AS ()": ("WINDOW", "WINDOW", "leave it out"),
+    "(SELECT count(*) AS n FROM events)": ("(", "parentheses", "leave them out"),
     "SELECT count(*) AS n FROM events LIMIT 1": ("1", "LIMIT", "one row"),
     "SELECT count(*) AS n FROM events TABLESAMPLE 10%": ("SELECT", "TABLESAMPLE", "exact"),
     "SELECT count(*) AS n FROM events e": ("events e", "`events`", "aliases"),
