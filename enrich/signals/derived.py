@@ -19,6 +19,7 @@ from enrich.signals.layout import function
 from enrich.signals.pieces import Val
 from enrich.signals.plan import DerivedFunction
 from enrich.signals.scalar import Scalars
+from enrich.signals.shape import Item
 from enrich.signals.types import SqlType
 from enrich.signals.window import OUTPUT_NAMES, outputs
 
@@ -132,10 +133,17 @@ def _compile(
         raise
     reads: set[Path] = set()
 
-    def resolve(node: Node) -> Node | None:
-        return _resolve(node, own, sets, nodes, reads) if node.op == "input" else None
+    def resolved(column: Node, item: Item) -> Node:
+        refuse = d.refuse(item.at)
 
-    found = tuple(column.replace(resolve) for column in bound.columns)
+        def resolve(node: Node) -> Node | None:
+            if node.op == "input" and node.type.id == "STRUCT":
+                raise refuse("a window or an entity as a whole", node.at, "name one of its signals: last_24h.rate")
+            return _resolve(node, own, sets, nodes, reads) if node.op == "input" else None
+
+        return column.replace(resolve)
+
+    found = tuple(resolved(column, item) for column, item in zip(bound.columns, d.shape.items, strict=True))
     return finish(d, compile_columns(d, found, input_facts(sets), comments_of(d)), frozenset(reads))
 
 
@@ -174,7 +182,7 @@ def _resolve(
 ) -> Node | None:
     """A path as written to a window's signal, or to another derived signal's own expression."""
     path = node.value
-    if not isinstance(path, tuple) or node.type.id == "STRUCT":
+    if not isinstance(path, tuple):
         return None
     names = tuple(str(p).lower() for p in path)
     entity = own

@@ -294,3 +294,24 @@ def test_a_file_that_cannot_be_read_is_a_problem_with_its_name_and_a_directory_i
         ("unreadable_file", "gone.sql"),
     ]
     assert "bad.sql:2:4: invalid_utf8" in caught.value.pretty()
+
+
+@pytest.mark.parametrize(
+    ("sql", "marked"),
+    [
+        ("last_24h IS NULL", "IS NULL"),
+        ("workflow IS NOT NULL", "IS NOT NULL"),
+        ("coalesce(last_24h, last_1h) IS NULL", "IS NULL"),
+        ("last_24h = last_1h", "last_24h = last_1h"),
+        ("last_24h", "last_24h"),
+        ("struct_extract(last_24h, 'runs')", "struct_extract(last_24h, 'runs')"),
+        ("last_24h['runs']", "['runs']"),
+    ],
+)
+def test_a_derived_set_reads_signals_and_not_windows_as_a_whole(sql: str, marked: str) -> None:
+    with pytest.raises(DefinitionErrors) as caught:
+        load_catalog({**SOURCES, "whole": f"-- entity: agent\nSELECT 1 AS one,\n    {sql} AS two\nFROM signals"})
+    (error,) = caught.value.errors
+    assert error.detail["line"] == 3
+    start = int(error.detail["column"]) - 1
+    assert error.detail["source"][start : start + int(error.detail["length"])] == marked
