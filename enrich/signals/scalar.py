@@ -185,7 +185,8 @@ class Scalars:
         return self._strict(node, lambda *args: f"{name}({', '.join(args)})")
 
     def _op_isfinite(self, node: Node) -> Val:
-        if self._facts(node.args[0]).finite:
+        facts = self._facts(node.args[0])
+        if facts.finite and not facts.fails:  # what can raise is computed, whatever is asked of it
             return self._strict(node, lambda a: "True")
         return self._strict(node, lambda a: f"_isfinite({a})")
 

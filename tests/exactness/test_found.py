@@ -94,3 +94,9 @@ def test_a_null_double_is_cast_to_an_integer() -> None:
         "j": "CAST(NULL::DOUBLE AS BIGINT)",
     }
     assert values(columns, [event()])["last_1h"] == {"complete": False, "n": 1}
+
+
+def test_what_overflows_has_no_value_even_where_the_answer_is_known() -> None:
+    columns = {"m": "max(duration_ms)", "f": "isfinite(CAST(m * m AS DOUBLE))"}
+    assert values(columns, [event(duration_ms=3)])["last_1h"]["f"] is True
+    assert "f" not in values(columns, [event(duration_ms=_BIG)])["last_1h"]
