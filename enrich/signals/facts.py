@@ -197,15 +197,20 @@ def _divide(node: Node, args: list[Facts], strict: Facts) -> Facts:
 
 def _int_divide(node: Node, args: list[Facts], strict: Facts) -> Facts:
     a, b = args
+    strict = replace(strict, fails=strict.fails or b.may_be_zero)
+    if b.low > 0 and a.low <= a.high:  # by something positive the quotient is no further out, and keeps its sign
+        return _int_result(node, strict, -(-min(a.low, 0) // b.low), max(a.high, 0) // b.low)
     largest = max(abs(a.low), abs(a.high))
     low = 0 if a.low >= 0 and b.low >= 0 else -largest
-    return _int_result(node, replace(strict, fails=strict.fails or b.may_be_zero), low, largest)
+    return _int_result(node, strict, low, largest)
 
 
 def _remainder(node: Node, args: list[Facts], strict: Facts) -> Facts:
     a, b = args
     largest = max(0, max(abs(b.low), abs(b.high)) - 1)
-    fails = strict.fails or b.may_be_zero
+    # DuckDB computes the quotient too: the least integer by -1 has none
+    overflows = a.low <= node.type.range[0] and b.low <= -1 <= b.high
+    fails = strict.fails or b.may_be_zero or overflows
     return replace(strict, low=0 if a.low >= 0 else -largest, high=0 if a.high <= 0 else largest, fails=fails)
 
 

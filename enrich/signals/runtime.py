@@ -47,9 +47,10 @@ def int_divide(x: int, y: int) -> int:
     return quotient if (x < 0) == (y < 0) else -quotient
 
 
-def remainder(x: int, y: int) -> int:
-    """The remainder of `int_divide`: it has the sign of x."""
-    if not y:
+def remainder(x: int, y: int, least: int) -> int:
+    """The remainder of `int_divide`: it has the sign of x. The least integer of its type by -1 raises, as its quotient
+    does."""
+    if not y or (y == -1 and x == least):
         raise SqlError
     rest = abs(x) % abs(y)
     return -rest if x < 0 else rest

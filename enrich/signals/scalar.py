@@ -172,9 +172,9 @@ class Scalars:
         left, right = (self._facts(a) for a in node.args)
         if left.low >= 0 and right.low >= 0 and not right.may_be_zero:
             return self._strict(node, lambda a, b: f"({a} {node.op} {b})")
-        name = "_idiv" if node.op == "//" else "_rem"
-        value = self._strict(node, lambda a, b: f"{name}({a}, {b})")
-        return self._checked(node, value) if node.op == "//" else value
+        if node.op == "%":
+            return self._strict(node, lambda a, b: f"_rem({a}, {b}, {node.type.range[0]})")
+        return self._checked(node, self._strict(node, lambda a, b: f"_idiv({a}, {b})"))
 
     def _op_function(self, node: Node) -> Val:
         name = f"_{node.op}"

@@ -100,3 +100,16 @@ def test_what_overflows_has_no_value_even_where_the_answer_is_known() -> None:
     columns = {"m": "max(duration_ms)", "f": "isfinite(CAST(m * m AS DOUBLE))"}
     assert values(columns, [event(duration_ms=3)])["last_1h"]["f"] is True
     assert "f" not in values(columns, [event(duration_ms=_BIG)])["last_1h"]
+
+
+def test_the_least_integer_by_minus_one_has_no_remainder() -> None:
+    number = "TRY_CAST(attributes ->> 'k' AS BIGINT)"
+    columns = {"n": "count(*)", "m": f"min({number})", "r": "m % -1", "t": f"sum(TRY({number} % -1))"}
+    found = values(columns, [event(attributes={"k": -(2**63)})])["last_1h"]
+    assert found == {"complete": False, "n": 1, "m": -(2**63)}
+    assert values(columns, [event(attributes={"k": 7})])["last_1h"]["r"] == 0
+
+
+def test_a_quotient_by_a_positive_integer_cannot_overflow() -> None:
+    columns = {"q": "min(TRY_CAST(attributes ->> 'k' AS BIGINT) // 1)", "p": "q // 1000"}
+    assert values(columns, [event(attributes={"k": -(2**63)})])["last_1h"]["p"] == -(2**63 // 1000)

@@ -90,7 +90,7 @@ def test_doubles(expression: str, function: Callable[..., Any]) -> None:
     [
         ("a::DOUBLE", lambda a, b: runtime.huge_double(a)),
         ("TRY(a // b)", lambda a, b: none_if_raised(runtime.int_divide, a, b)),
-        ("TRY(a % b)", lambda a, b: none_if_raised(runtime.remainder, a, b)),
+        ("TRY(a % b)", lambda a, b: none_if_raised(runtime.remainder, a, b, -(2**127))),
     ],
 )
 def test_huge_integers(expression: str, function: Callable[..., Any]) -> None:
@@ -99,6 +99,14 @@ def test_huge_integers(expression: str, function: Callable[..., Any]) -> None:
     rng.shuffle(b)
     for x, y, theirs in zip(a, b, duck(expression, ("HUGEINT", "HUGEINT"), (a, b)), strict=True):
         assert same(function(x, y), theirs), (expression, x, y)
+
+
+@pytest.mark.parametrize(("name", "bits"), [("TINYINT", 8), ("INTEGER", 32), ("BIGINT", 64), ("HUGEINT", 128)])
+def test_the_least_integer_by_minus_one(name: str, bits: int) -> None:
+    least = -(2 ** (bits - 1))
+    a, b = [least, least, least + 1, 5], [-1, 1, -1, -1]
+    for x, y, theirs in zip(a, b, duck("TRY(a % b)", (name, name), (a, b)), strict=True):
+        assert none_if_raised(runtime.remainder, x, y, least) == theirs
 
 
 def test_decimals_round_half_away_and_divide_to_the_nearest_double() -> None:
