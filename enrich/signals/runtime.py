@@ -16,6 +16,8 @@ __all__ = ["NAMES", "SqlError"]
 
 _EXACT: Final = 2**53
 _SPLIT: Final = 134217729.0  # 2**27 + 1
+#: as literals have them: 10.0**23 is one step away from 1e23
+_POWERS_OF_TEN: Final = tuple(float(f"1e{k}") for k in range(39))
 
 
 class SqlError(ArithmeticError):
@@ -122,7 +124,7 @@ def double_decimal(x: float, scale: int, high: int) -> int:
 
 
 def try_double_decimal(x: float, scale: int, high: int) -> int | None:
-    scaled = x * 10.0**scale
+    scaled = x * _POWERS_OF_TEN[scale]
     if scaled - scaled != 0.0:
         return None
     whole = int(scaled)

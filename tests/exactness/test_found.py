@@ -113,3 +113,9 @@ def test_the_least_integer_by_minus_one_has_no_remainder() -> None:
 def test_a_quotient_by_a_positive_integer_cannot_overflow() -> None:
     columns = {"q": "min(TRY_CAST(attributes ->> 'k' AS BIGINT) // 1)", "p": "q // 1000"}
     assert values(columns, [event(attributes={"k": -(2**63)})])["last_1h"]["p"] == -(2**63 // 1000)
+
+
+@pytest.mark.parametrize("scale", range(0, 37))
+def test_a_double_becomes_a_decimal_of_any_scale(scale: int) -> None:
+    columns = {f"d{k}": f"TRY_CAST({k}e0 / max(duration_ms) AS DECIMAL(38, {scale}))" for k in range(1, 10)}
+    values(columns, [event(duration_ms=7)])
