@@ -90,7 +90,9 @@ class Binder:
     def _ask(self, call: str, sql: str) -> dict[str, Any]:
         with self._lock:
             row = self._connection.execute(f"SELECT {call}", [sql]).fetchone()
-        answer: dict[str, Any] = json.loads(_NAN.sub(r"\1NaN", row[0])) if row is not None else {}
+        if row is None or not row[0]:  # what DuckDB has no JSON for, such as a constant of type BIGNUM
+            raise BoundError("unsupported", "a constant of a type that no signal has", None)
+        answer: dict[str, Any] = json.loads(_NAN.sub(r"\1NaN", row[0]))
         if answer.get("error"):
             position = answer.get("position")
             raise BoundError(

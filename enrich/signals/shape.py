@@ -12,6 +12,7 @@ from enrich.errors import DefinitionError, show
 from enrich.signals.bind import Binder, BoundError
 from enrich.signals.ir import Span
 from enrich.signals.source import Source
+from enrich.signals.types import INT_RANGES
 
 __all__ = ["Item", "Shape", "bound_error", "read_shape"]
 
@@ -169,6 +170,10 @@ def _check(source: Source, node: Mapping[str, Any], at: Span | None) -> None:
         raise source.error_at(
             "OVER", at, hint="the window is the set's own; the last value is arg_max(x, (occurred_at, seq))"
         )
+    if kind == "CONSTANT" and node.get("literal", {}).get("kind") == "INTEGER":
+        low, high = INT_RANGES["HUGEINT"]
+        if not low <= int(node["literal"]["text"].replace("_", "")) <= high:
+            raise source.error_at("an integer beyond 128 bits", at, hint="write a DOUBLE: 1e40")
     if kind == "STAR":
         raise source.error_at("`*` as a column", at, hint="name each signal: count(*) AS runs")
     if kind == "FUNCTION" and at is not None and (node.get("schema") or source.sql_before(at[0]).endswith(".")):

@@ -89,6 +89,12 @@ ITEMS = {
     "count(*) AS n, [1, 2] AS x": ("[1, 2]", "LIST", ""),
     "count(*) AS n, max(occurred_at) - min(occurred_at) AS x": ("-", "INTERVAL", "epoch"),
     "count(*) AS n, (SELECT 1) AS x": ("(SELECT 1)", "subquery", "derived"),
+    "count(*) > 170141183460469231731687303715884105728 AS x": (
+        "170141183460469231731687303715884105728",
+        "128 bits",
+        "DOUBLE",
+    ),
+    "'10'::BIT = '1'::BIT AS x, count(*) AS n": ("SELECT", "a type that no signal has", ""),
     "duration_ms.avg() AS x": ("duration_ms.avg()", "with a dot", "avg(x)"),
     "(duration_ms - 1).avg() AS x": ("avg()", "with a dot", "avg(x)"),
     "main.avg(duration_ms) AS x": ("main.avg(duration_ms)", "with a dot", "avg(x)"),
