@@ -92,7 +92,10 @@ class Binder:
             row = self._connection.execute(f"SELECT {call}", [sql]).fetchone()
         if row is None or not row[0]:  # what DuckDB has no JSON for, such as a constant of type BIGNUM
             raise BoundError("unsupported", "a constant of a type that no signal has", None)
-        answer: dict[str, Any] = json.loads(_NAN.sub(r"\1NaN", row[0]))
+        try:
+            answer: dict[str, Any] = json.loads(_NAN.sub(r"\1NaN", row[0]))
+        except RecursionError:
+            raise BoundError("unsupported", "expressions nested too deeply", None) from None
         if answer.get("error"):
             position = answer.get("position")
             raise BoundError(

@@ -16,6 +16,7 @@ from enrich.signals.entity import EntitySets
 from enrich.signals.facts import Facts, Known
 from enrich.signals.ir import Node, input_of
 from enrich.signals.layout import function
+from enrich.signals.nesting import MAX_DERIVED_LEVELS, depth_of
 from enrich.signals.pieces import Val
 from enrich.signals.plan import DerivedFunction
 from enrich.signals.scalar import Scalars
@@ -141,7 +142,14 @@ def _compile(
                 raise refuse("a window or an entity as a whole", node.at, "name one of its signals: last_24h.rate")
             return _resolve(node, own, sets, nodes, reads) if node.op == "input" else None
 
-        return column.replace(resolve)
+        written_out = column.replace(resolve)
+        if depth_of(written_out) > MAX_DERIVED_LEVELS:
+            raise refuse(
+                f"more than {MAX_DERIVED_LEVELS} operations one inside the other, with what it reads in derived sets",
+                None,
+                "read fewer derived signals one through the other",
+            )
+        return written_out
 
     found = tuple(resolved(column, item) for column, item in zip(bound.columns, d.shape.items, strict=True))
     return finish(d, compile_columns(d, found, input_facts(sets), comments_of(d)), frozenset(reads))

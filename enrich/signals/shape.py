@@ -11,6 +11,7 @@ from typing import Any, Final
 from enrich.errors import DefinitionError, show
 from enrich.signals.bind import Binder, BoundError
 from enrich.signals.ir import Span
+from enrich.signals.nesting import MAX_LEVELS, MAX_PARTS, measure
 from enrich.signals.source import Source
 from enrich.signals.types import INT_RANGES
 
@@ -128,6 +129,7 @@ def read_shape(source: Source, binder: Binder) -> Shape:
             columns.append((tuple(expression["column_names"]), at))
     items = tuple(_item(source, item) for item in node["select_list"])
     _unique(source, items)
+    _check_size(source, items, node)
     from_at = span(table)
     return Shape(relation.lower(), items, from_at[0] if from_at else 0, frozenset(places), tuple(columns))
 
@@ -203,6 +205,22 @@ def _item(source: Source, node: Mapping[str, Any]) -> Item:
     if _RESERVED.fullmatch(name):
         raise source.error_at(f"the name {show(name)} is reserved in a context", at, hint="choose another name")
     return Item(name, at)
+
+
+def _check_size(source: Source, items: tuple[Item, ...], node: Mapping[str, Any]) -> None:
+    named: dict[str, tuple[int, int]] = {}
+    where = [(Item("", span(node["where_clause"]) or (0, 1)), node["where_clause"])] if "where_clause" in node else []
+    for item, expression in [*zip(items, node["select_list"], strict=True), *where]:
+        levels, parts = named[item.name] = measure(expression, named)
+        if levels > MAX_LEVELS or parts > MAX_PARTS:
+            raise source.error_at(
+                f"more than {MAX_LEVELS} operations one inside the other"
+                if levels > MAX_LEVELS
+                else f"more than {MAX_PARTS} operations, with the names in it written out",
+                item.at,
+                code="unsupported",
+                hint="an earlier column's name stands for its whole expression: split the column, or make it flatter",
+            )
 
 
 def _unique(source: Source, items: tuple[Item, ...]) -> None:

@@ -195,3 +195,55 @@ def test_a_place_in_a_macros_own_text_falls_back_to_the_column() -> None:
 def test_bytes_and_characters_are_told_apart() -> None:
     error = refusal(f"{HEADER}SELECT count(*) FILTER (WHERE action = 'äöü€') AS n, mode(outcome) AS x\nFROM events")
     assert under_the_caret(error) == "mode(outcome)"
+
+
+def nested(before: str, inner: str, after: str, times: int) -> str:
+    return before * times + inner + after * times
+
+
+FLAT = {
+    "(x + 1)": ("(", "count(*)", " + 1)"),
+    "overflow in AND": ("((", "max(wait_ms) * 4 > 1", " AND max(wait_ms) * 4 > 2) = true)"),
+    "overflow in CASE": ("CASE WHEN ", "max(wait_ms) * 4", " > 4 THEN max(wait_ms) * 4 ELSE 3 END"),
+    "overflow in coalesce": ("coalesce(", "max(wait_ms)", " * 2, min(wait_ms))"),
+    "IS NULL of an overflow": ("(((", "max(wait_ms) * 4 > 1", ") IS NULL) = (max(wait_ms) * 4 > 2))"),
+    "greatest": ("greatest(", "max(wait_ms)", ", min(wait_ms) + 1)"),
+    "TRY_CAST": ("TRY_CAST(", "max(wait_ms)", " / 3 AS BIGINT)"),
+    "nullif": ("nullif(", "max(wait_ms)", ", 1)"),
+    "wilson_lower": ("wilson_lower(", "count(*)", ", count(*))"),
+}
+
+
+@pytest.mark.parametrize("form", FLAT)
+def test_what_is_nested_too_deeply_is_refused_and_anything_less_loads(form: str) -> None:
+    before, inner, after = FLAT[form]
+    for times in (1, 4, 7, 10, 14, 15, 20, 30, 31, 32, 33, 100, 400, 2_000):
+        sql = f"{HEADER}SELECT count(*) AS n,\n    {nested(before, inner, after, times)} AS x\nFROM events"
+        try:
+            load_catalog({"set": sql})
+        except DefinitionErrors as caught:
+            (error,) = caught.errors
+            assert times > 4
+            assert error.detail["line"] == 4 or times > 100
+            continue
+        assert times < 32
+
+
+def test_names_that_double_an_expression_are_written_out_only_so_often() -> None:
+    lines = ["count(*) AS x0", *(f"x{i} + x{i} AS x{i + 1}" for i in range(40))]
+    error = refusal(f"{HEADER}SELECT\n" + ",\n".join(lines) + "\nFROM events")
+    assert "with the names in it written out" in error.message
+    assert error.detail["line"] == 4 + 14
+
+
+def test_derived_sets_that_read_each_other_nest_only_so_deeply() -> None:
+    sources = {"base": f"{HEADER}SELECT max(wait_ms) AS d0 FROM events"}
+    for i in range(12):
+        before = "last_1h.d0" if i == 0 else f"e{i}"
+        sql = nested("coalesce(", before, " * 2, last_1h.d0)", 5)
+        sources[f"set{i:02}"] = f"-- entity: agent\nSELECT\n    {sql} AS e{i + 1}\nFROM signals"
+    with pytest.raises(DefinitionErrors) as caught:
+        load_catalog(sources)
+    first = caught.value.errors[0]
+    assert "what it reads in derived sets" in first.message
+    assert first.detail["line"] == 3
