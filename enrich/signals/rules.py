@@ -186,6 +186,8 @@ def _check_cast(node: Node, refuse: Refuse) -> None:
         hint = "a time written down may depend on a zone: use the window, seconds_since_last(...), or an attribute"
     elif target.id == "VARCHAR":
         hint = "a signal's number stays a number"
+    elif source.id == "VARCHAR" and target.is_bool:
+        hint = "a text is no condition: attributes ->> 'flag' = 'true'"
     elif source.id == "VARCHAR" and node.op == "cast":
         hint = "text is read as a number by TRY_CAST(x AS BIGINT) or TRY_CAST(x AS DOUBLE)"
     elif source.id == "VARCHAR":

@@ -65,15 +65,20 @@ def bound_error(source: Source, error: BoundError) -> DefinitionError:
     first, _, rest = error.message.partition("\n")
     hint = " ".join(rest.split())
     hint = "" if len(hint) > _LONG_HINT else hint
+    name = error.name
+    if outside := re.match(r'column "(\w+)" must appear in the GROUP BY clause', first):
+        name = outside[1]
+        first = f"{show(name)} outside of an aggregate"
+        hint = "a signal is one value per window: max(x), arg_max(x, (occurred_at, seq)), max(as_of)"
     if error.position is not None:
-        at = (error.position, len((error.name or "x").encode()))
+        at = (error.position, len((name or "x").encode()))
         return source.error_at(first, at, code="duckdb_error", hint=hint or None)
     # DuckDB gives no place: that of the name it complains about
     quoted = re.search(r'"(\w+)"', first)
     for token in source.tokens:
         if quoted is not None and token.kind == "name" and token.text == quoted[1]:
             return source.error(first, token.start, len(token.text), code="duckdb_error", hint=hint or None)
-    return source.error(first, 0, code="duckdb_error", hint=hint or None)
+    return source.error_at(first, None, code="duckdb_error", hint=hint or None)
 
 
 def span(node: Mapping[str, Any]) -> Span | None:

@@ -37,7 +37,7 @@ class Source:
     def substitute(self, literals: Mapping[str, str]) -> frozenset[str]:
         """Replace each name in `literals` by its literal in `sql`; answers the names that occurred.
 
-        A name is left alone after a dot or `AS`, before a dot, before `(`, and before `:=` (a named argument).
+        A name is left alone after a dot or `AS`, before a dot, before `(`, and before `:=` or `=>` (a named argument).
         """
         code = [t for t in self.tokens if t.kind != "comment"]
         parts: list[str] = []
@@ -49,7 +49,7 @@ class Source:
                 continue
             before = code[i - 1].text.lower() if i else ""
             after = code[i + 1].text if i + 1 < len(code) else ""
-            if before in (".", "as") or after in (".", "(", ":="):
+            if before in (".", "as") or after in (".", "(", ":=", "=>"):
                 continue
             literal = literals[name]
             literal = f"({literal})" if literal[0] in "+-" else literal
@@ -112,7 +112,10 @@ class Source:
         self, message: str, at: tuple[int, int] | None, *, code: str | None = None, hint: str | None = None
     ) -> DefinitionError:
         """A refusal at a span of `sql` in bytes."""
-        start, length = (0, 1) if at is None else self.original(*at)
+        if at is None:  # DuckDB does not say where: the SELECT, not the header
+            first = next((t for t in self.tokens if t.kind != "comment"), None)
+            return self.error(message, first.start if first else 0, 1, code=code, hint=hint)
+        start, length = self.original(*at)
         return self.error(message, start, length, code=code, hint=hint)
 
 

@@ -86,6 +86,10 @@ def test_a_named_argument_and_a_function_are_no_parameters() -> None:
         "-- entity: agent\n-- windows: 1h\n-- param z: 3.0\nSELECT wilson_lower(1, count(*), z := z) AS a FROM events\n"
     ).sets
     assert "z := 3.0" in one.sql
+    (one,) = load(
+        "-- entity: agent\n-- windows: 1h\n-- param z: 3.0\nSELECT wilson_lower(1, count(*), z => z) AS a FROM events\n"
+    ).sets
+    assert "z => 3.0" in one.sql
 
 
 def test_a_comment_belongs_to_the_column_before_it() -> None:
