@@ -1,10 +1,14 @@
-"""HTTP/1.1 on one connection: uvicorn's, with bounds on what a request may hold before anyone has looked at it."""
+"""HTTP/1.1 on one connection: uvicorn's, with bounds on what a request may hold before anyone has looked at it.
+
+What is no HTTP is answered in the one error body.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, Final
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 __all__ = ["MAX_HEAD_BYTES", "MAX_HEAD_FIELDS", "BoundedProtocol"]
@@ -12,6 +16,10 @@ __all__ = ["MAX_HEAD_BYTES", "MAX_HEAD_FIELDS", "BoundedProtocol"]
 MAX_HEAD_BYTES: Final = 65_536
 MAX_HEAD_FIELDS: Final = 100
 _HEAD_SECONDS: Final = 10.0
+_CODES: Final = {
+    400: ("invalid_http", "this is no HTTP request that can be read"),
+    431: ("head_too_large", "the head of the request is too large"),
+}
 
 
 class _RefusedError(Exception):
@@ -86,21 +94,32 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what the parser refuses; what has begun to be answered is only cut."""
+        """Answers what the parser refuses, and closes.
+
+        INVARIANT: a refusal never stands where the answer to an earlier request is awaited. That one is complete and
+        may be recorded already: it gets its own answer, and the connection ends with it.
+        """
         self._end_timer()
         cycle: Any = self.cycle
-        if cycle is not None and cycle.response_started and not cycle.response_complete:
+        if cycle is None or cycle.response_complete:
+            self._write_refusal()
+        elif not cycle.more_body:
+            cycle.keep_alive = False
+            self.flow.pause_reading()
+        elif self.pipeline or cycle.response_started:
             self.transport.close()
-        elif self._refusal == 400:
-            super().send_400_response(msg)
         else:
-            body = b'{"error":{"code":"head_too_large","message":"the head of the request is too large","detail":{}}}'
-            self.transport.write(
-                STATUS_LINE[self._refusal]
-                + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-                + body
-            )
-            self.transport.close()
+            self._write_refusal()
+
+    def _write_refusal(self) -> None:
+        code, message = _CODES[self._refusal]
+        body = orjson.dumps({"error": {"code": code, "message": message, "detail": {}}})
+        self.transport.write(
+            STATUS_LINE[self._refusal]
+            + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+            + body
+        )
+        self.transport.close()
 
     def shutdown(self) -> None:
         """Drops a request whose body is still on its way: nothing of it has been done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import time
 from typing import Any
 
 import httpx
@@ -192,14 +193,28 @@ def test_no_such_path_or_method(service: Running, method: str, path: str, status
         assert answer.headers["allow"]
 
 
-def test_what_is_no_http_is_answered_400_and_the_service_goes_on(service: Running) -> None:
+def test_what_is_no_http_is_answered_400_in_the_one_error_body(service: Running) -> None:
     for request in (
         b"\x00\x01\x02\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\n\r\n",
         b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/enrich HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/enrich HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
     ):
-        assert raw(service, request).startswith(b"HTTP/1.1 400 "), request
+        head, _, body = raw(service, request).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 "), request
+        assert json.loads(body)["error"]["code"] == "invalid_http", request
     assert service.http.get("/health/live").status_code == 200
+
+
+def test_a_refused_head_does_not_take_the_place_of_an_earlier_answer(service: Running) -> None:
+    body = json.dumps(event("before-the-noise")).encode()
+    head = b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    answered = raw(service, head + body + b"\x00\x01\r\n\r\n")
+    assert answered.startswith(b"HTTP/1.1 200 ")
+    assert b'"accepted":1' in answered
+    assert b" 400 " not in answered
 
 
 def test_refusals_are_counted_by_code_and_logged_without_the_input(service: Running) -> None:
@@ -212,11 +227,14 @@ def test_refusals_are_counted_by_code_and_logged_without_the_input(service: Runn
     assert "a-secret-of-the-caller" not in log
 
 
-def raw(service: Running, request: bytes, *, hang_up: bool = False) -> bytes:
+def raw(service: Running, request: bytes, rest: bytes = b"", *, hang_up: bool = False) -> bytes:
     """Sends bytes over a bare socket; returns what comes back until the connection ends or nothing more comes."""
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(request)
+        if rest:
+            time.sleep(0.1)
+            connection.sendall(rest)
         if hang_up:
             return b""
         connection.settimeout(1)
