@@ -1,6 +1,6 @@
 """HTTP/1.1 on one connection: uvicorn's, with bounds on what a request may hold before anyone has looked at it.
 
-What is no HTTP is answered in the one error body.
+What is no HTTP is answered in the one error body, and an offer to go on with another protocol is passed over.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 from typing import Any, Final
 
 import orjson
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 __all__ = ["MAX_HEAD_BYTES", "MAX_HEAD_FIELDS", "BoundedProtocol"]
@@ -29,12 +30,14 @@ class _RefusedError(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """Answers 431 to a head that is too long, has too many fields or goes on after a body (trailers), and closes.
 
-    A head has ten seconds to arrive. On shutdown a request whose body is not complete is dropped at once.
+    A head has ten seconds to arrive. On shutdown a request whose body is not complete is dropped at once. `Upgrade` is
+    ignored, as HTTP allows: the request is answered as if the field were not there.
     """
 
     _refusal = 400
     _in_head = False
     _progress = False
+    _upgrading = False
     _pending = 0
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
@@ -52,11 +55,36 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Counts what arrives without a head or a part of a body being complete: the parser keeps it in memory."""
         self._progress = False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         self._pending = 0 if self._progress else self._pending + len(data)
         if self._pending > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refusal = 431
             self.send_400_response("")
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._pass_over_upgrade(data[upgrade.args[0] :])
+        except HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("")
+
+    def _pass_over_upgrade(self, rest: bytes) -> None:
+        """Reads the head again, without the offer.
+
+        The parser takes all that follows such a head for the other protocol's. A client that offers `h2c` with every
+        first request, as Java's does, would have its body taken for an empty one: a policy asked without its input.
+        """
+        if not self._upgrading:  # CONNECT, which nothing here takes
+            self.send_400_response("")
+            return
+        self._upgrading = False
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + self.parser.get_http_version().encode()]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -81,7 +109,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head is complete."""
         self._in_head, self._progress = False, True
         self._end_timer()
-        super().on_headers_complete()
+        self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._upgrading:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -91,7 +121,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is complete."""
         self._progress = True
-        super().on_message_complete()
+        if not self._upgrading:
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what the parser refuses, and closes.

@@ -31,9 +31,10 @@ numbers that neither a 64-bit integer nor a double holds as written are 400. Bod
 however long they say they are. Parameters that a call does not have are 400, as is one that stands twice.
 
 **Connections.** The head of a request (its line and fields) may have 64 KiB and 100 fields: beyond that, and for
-trailers, the answer is 431 and the connection closes. A head has 10 s to arrive. A body that stands still for 10 s, or
-is not complete after 30 s, is 408 `body_timeout`. On SIGTERM requests whose body is not complete are dropped at once,
-the others have 10 s to be answered.
+trailers, the answer is 431 and the connection closes; what is no HTTP at all is 400 `invalid_http`. `Upgrade` is
+ignored, so that a client which offers `h2c` is answered in HTTP/1.1. A head has 10 s to arrive. A body that stands
+still for 10 s, or is not complete after 30 s, is 408 `body_timeout`. On SIGTERM requests whose body is not complete are
+dropped at once, the others have 10 s to be answered.
 
 **Durable answers.** An answer leaves only when everything it has seen is on disk.
 """

@@ -217,6 +217,27 @@ def test_a_refused_head_does_not_take_the_place_of_an_earlier_answer(service: Ru
     assert b" 400 " not in answered
 
 
+@pytest.mark.parametrize("offer", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+def test_an_offer_to_upgrade_does_not_lose_the_body(service: Running, offer: bytes, chunked: bool) -> None:
+    body = b'{"input":{"identity":{"actor_id":"offered"}}}'
+    framed = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(body)
+    head = (
+        b"POST /v1/enrich HTTP/1.1\r\nhost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"HTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: " + offer + b"\r\n" + length + b"\r\n\r\n"
+    )
+    answered = raw(service, head + framed + head + framed + b"GET /health/live HTTP/1.1\r\n\r\n")
+    assert answered.count(b"HTTP/1.1 200 ") == 3
+    assert answered.count(b'"id":"offered"') == 2
+    assert answered.endswith(b'{"status":"live"}')
+    # in two parts: the head first
+    asked = b"POST /v1/data/test/authority/decision HTTP/1.1\r\n" + head.partition(b"\r\n")[2]
+    answered = raw(service, asked, framed)
+    assert b'"result":{"decision":"ALLOW"}' in answered
+    assert b"warning" not in answered
+
+
 def test_refusals_are_counted_by_code_and_logged_without_the_input(service: Running) -> None:
     line = 'enrich_refusals_total{code="history_forged"}'
     before = service.metric(line)
