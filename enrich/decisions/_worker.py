@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import struct
 import sys
@@ -197,10 +198,23 @@ def _read(stream: BinaryIO) -> bytes | None:
     return stream.read(LENGTH.unpack(head)[0])
 
 
+def _take_stdout() -> BinaryIO:
+    """Standard output for the replies alone.
+
+    The interpreter's `print` writes to it too, in the middle of a frame. What a policy prints is for `opa test`; here
+    it can hold a caller's input, so nobody gets to see it.
+    """
+    replies = os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    return replies
+
+
 def _main() -> None:
     from regopy.rego_shared import RegoError
 
-    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    requests, replies = sys.stdin.buffer, _take_stdout()
     build: dict[str, Any] = {}
     with_input: _Interpreter | None = None
     without_input: _Interpreter | None = None

@@ -190,6 +190,16 @@ def prepared_x(rule: str, **options: Any) -> EmbeddedPolicies:
     return EmbeddedEvaluator(**options).prepare(policy_set({"p.rego": HEAD + rule}))
 
 
+def test_what_a_policy_prints_is_no_part_of_its_answer() -> None:
+    rule = 'x := 1 if {\n\tprint("seen", input.name, input.absent)\n}'
+    prepared = prepared_x(rule, limit_seconds=3.0)
+    for _ in range(3):
+        assert prepared.evaluate(("p", "x"), b'{"name":"a"}') == Defined(1)
+    # more than the pipe holds
+    assert prepared.evaluate(("p", "x"), json.dumps({"name": "a" * 200_000}).encode()) == Defined(1)
+    prepared.close()
+
+
 def test_a_worker_that_was_killed_is_replaced() -> None:
     before = worker_pids()
     prepared = prepared_x("x := 1")
