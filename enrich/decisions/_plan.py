@@ -10,17 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from enrich.decisions._differences import Differences, Locals
 from enrich.errors import PolicyError
 
 __all__ = ["check_plan", "rule_paths"]
 
-#: built-ins that the interpreter has and that are refused all the same, and why
-_REFUSED: Final[Mapping[str, str]] = {
-    "strings.replace_n": "it does not end on an empty key, and replaces in another order than OPA",
-    "semver.compare": "it takes versions that are none, and reads build metadata, unlike OPA",
-    "semver.is_valid": "it takes versions that are none, unlike OPA",
-    "opa.runtime": "it shows the environment of the engine to whoever asks",
-}
 #: keys of a statement that hold a local which the statement sets
 _SETS: Final = frozenset({"target", "result", "return"})
 #: integers in a statement that are no locals
@@ -43,26 +37,36 @@ def check_plan(plan: Mapping[str, Any], is_builtin: Callable[[str], bool], texts
         texts: module texts by file name, for the source line in the error.
 
     Raises:
-        PolicyError: `unknown_function`, `refused_function`, `wrong_arity`, `unsafe_variable` or `recursion`;
-            `detail` has file, line and column.
+        PolicyError: `unknown_function`, `refused_function`, `refused_string`, `wrong_arity`, `unsafe_variable` or
+            `recursion`; `detail` has file, line and column.
     """
     functions = {f["name"]: f for f in plan["funcs"]["funcs"]}
     files = [f["value"] for f in plan["static"].get("files", ())]
+    differences = Differences([s["value"] for s in plan["static"].get("strings", ())])
     calls: dict[str, list[str]] = {}
     for name, function in functions.items():
         calls[name] = []
         position = _first_position(function)
-        for statement in _statements(function["blocks"]):
+        statements = list(_statements(function["blocks"]))
+        locals_ = Locals.of(statements)
+        for statement in statements:
             position = _position(statement["stmt"]) or position
+            escape = differences.in_texts(statement["stmt"])
+            if escape is not None:
+                raise _error(
+                    f"a text has `{escape}`, which equals no text of an input",
+                    "refused_string", position, files, texts,
+                    hint="write the character itself",
+                )  # fmt: skip
             if statement["type"] != "CallStmt":
                 continue
             called = statement["stmt"]["func"]
             calls[name].append(called)
             if called in functions:
                 _check_arity(functions[called], statement["stmt"], position, files, texts)
-            elif called in _REFUSED:
+            elif reason := differences.in_call(called, statement["stmt"]["args"], locals_):
                 raise _error(
-                    f"the built-in `{called}` is refused: {_REFUSED[called]}",
+                    f"the built-in `{called}` is refused: {reason}",
                     "refused_function", position, files, texts, function=called,
                 )  # fmt: skip
             elif not is_builtin(called):

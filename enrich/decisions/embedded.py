@@ -48,8 +48,9 @@ class EmbeddedEvaluator:
         """Build, check what the interpreter does not, and find every rule.
 
         Raises:
-            PolicyError: `rego_parse_error`, `unknown_function`, `refused_function`, `wrong_arity`, `unsafe_variable`,
-                `recursion`, `data_conflict` (with file, line and column where known) or `evaluator_crash`.
+            PolicyError: `rego_parse_error`, `unknown_function`, `refused_function`, `refused_string`, `wrong_arity`,
+                `unsafe_variable`, `recursion`, `data_conflict` (with file, line and column where known) or
+                `evaluator_crash`.
         """
         return EmbeddedPolicies(policies, self._limit_seconds, self._workers)
 
