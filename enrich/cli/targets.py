@@ -34,9 +34,7 @@ class LocalTarget:
         self.engine = engine
 
     def entity(self, entity: str, ids: Sequence[str], as_of: str | None, select: Sequence[str]) -> dict[str, Any]:
-        from enrich.service.entities import entity_object
-
-        return entity_object(self.engine, entity, ids, as_of, list(select) or None)
+        return self.engine.entity(entity, ids, as_of=as_of, select=list(select) or None)
 
     def events(self, **filters: Any) -> dict[str, Any]:
         page = self.engine.events(**filters)

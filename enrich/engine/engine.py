@@ -209,8 +209,25 @@ class Engine:
         approvers = paths.approver_ids(document)
         return paths.put(document, self._history(keys, approvers, None, select))
 
-    def entity(self, entity: str, ids: Sequence[str], *, as_of: Moment | None = None) -> dict[str, Any]:
-        """One entity's object as it stands under `history.<entity>`, plus as_of, seq and status."""
+    def entity(
+        self,
+        entity: str,
+        ids: Sequence[str],
+        *,
+        as_of: Moment | None = None,
+        select: Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """One entity's object as it stands under `history.<entity>`, plus as_of, seq and status.
+
+        Args:
+            ids: one id; of a pair two.
+            select: see `context`; it has to name something of this entity.
+
+        Raises:
+            NotFoundError: `unknown_entity`, no signals are kept for it.
+            InvalidEntityIdError: an id that can't be one, or more or fewer ids than the entity has.
+            BadRequestError: `unknown_signal`, `invalid_select`, `invalid_time`.
+        """
         columns = ENTITY_KEYS.get(entity)
         live = self._state.live
         if columns is None or entity not in live.entities:
@@ -224,16 +241,17 @@ class Engine:
                 f"entity {show(entity)} has {len(columns)} id(s), {len(ids)} given", entity=entity
             )
         value: Any = ids[0] if len(columns) == 1 else tuple(ids)
+        name = entity
+        wanted: dict[str, Any] = {entity: value}
         if entity == "approver":
-            history = self.context({"approvers": [value]}, as_of=as_of)
-            body = history["approvers"][value]
-        else:
+            name, wanted = "approvers", {"approvers": [value]}
+        elif entity in PAIRS:
             # the other half of a derived set's request: a pair brings its parts
-            wanted: dict[str, Any] = {entity: value}
-            if entity in PAIRS:
-                wanted |= dict(zip(PAIRS[entity], ids, strict=True))
-            history = self.context(wanted, as_of=as_of)
-            body = history[entity]
+            wanted |= dict(zip(PAIRS[entity], ids, strict=True))
+        history = self.context(wanted, as_of=as_of, select=select)
+        if name not in history:
+            raise BadRequestError(f"`select` names nothing of {show(entity)}", code="invalid_select", field="select")
+        body = history[name][value] if entity == "approver" else history[name]
         return {**body, "as_of": history["as_of"], "seq": history["seq"], "status": history["status"]}
 
     def _history(

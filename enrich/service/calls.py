@@ -258,10 +258,13 @@ def _entity_calls() -> list[Call]:
         "The entity's object as it stands under `history.<entity>`, plus as_of, seq and status. Ids are "
         "percent-decoded per segment. An id without any event is `known: false`, with zero counts."
     )
-    select = parameter("select", "what to compute, separated by commas; everything when absent", "agent.last_24h.*")
+    select = parameter(
+        "select", "what to compute of this entity, separated by commas; everything when absent", "agent.last_24h.*"
+    )
     example = _HISTORY["agent"] | {"as_of": _HISTORY["as_of"], "seq": 2, "status": "fresh"}
     refusals = _QUERY_REFUSALS | {
-        400: "`invalid_entity_id`, `invalid_time`, `unknown_parameter`, `repeated_parameter`, `invalid_utf8`",
+        400: "`invalid_entity_id`, `invalid_time`, `invalid_select`, `unknown_signal`, `unknown_parameter`, "
+        "`repeated_parameter`, `invalid_utf8`",
         404: "`unknown_entity`: no signals are kept for it",
     }
 

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from enrich.engine import Engine
 from enrich.errors import BadRequestError, NotFoundError
 from enrich.service.answers import json_answer
 from enrich.service.requests import path_segments, query
 from enrich.service.runtime import Runtime
 
-__all__ = ["EntityRoutes", "entity_object"]
+__all__ = ["EntityRoutes"]
 
 _ENTITIES: Final = b"/v1/entities/"
 _SIGNALS: Final = b"/v1/signals/"
-
-
-def entity_object(
-    engine: Engine, entity: str, ids: Sequence[str], as_of: str | None, select: Sequence[str] | None
-) -> dict[str, Any]:
-    """`Engine.entity`, with only what is selected of it: an entity that nothing is selected of is empty."""
-    if select is None:
-        return engine.entity(entity, ids, as_of=as_of)
-    approver = entity == "approver"
-    wanted = list(ids) if approver or len(ids) > 1 else ids[0]
-    history = engine.context({"approvers" if approver else entity: wanted}, as_of=as_of, select=select)
-    found = history.get("approvers", {}).get(ids[0], {}) if approver else history.get(entity, {})
-    return {**found, **{name: history[name] for name in ("as_of", "seq", "status")}}
 
 
 class EntityRoutes:
@@ -50,7 +35,7 @@ class EntityRoutes:
         if as_of is not None:
             self._runtime.access.authorize(request, "as_of")
         select = given["select"].split(",") if "select" in given else None
-        body = entity_object(self._engine, entity, ids, as_of, select)
+        body = self._engine.entity(entity, ids, as_of=as_of, select=select)
         await self._runtime.durable.wait(body["seq"])
         return json_answer(body)
 

@@ -40,7 +40,17 @@ SELECT
     agent_workflow.last_30d.pair_runs AS here -- in this workflow
 FROM signals
 """
-ALL = {**QUERIES, "approvers.sql": APPROVERS, "pair.sql": PAIR, "derived.sql": DERIVED}
+OF_PAIR = """\
+-- entity: agent_workflow
+-- owner: tests
+-- description: Against the agent as a whole.
+SELECT
+    last_30d.pair_runs - agent.last_30d.runs AS elsewhere -- the negative of what it did in other workflows
+FROM signals
+"""
+ALL = {
+    **QUERIES, "approvers.sql": APPROVERS, "pair.sql": PAIR, "derived.sql": DERIVED, "of_pair.sql": OF_PAIR
+}  # fmt: skip
 AT = now_us() - 60_000_000
 
 
@@ -147,6 +157,21 @@ def test_one_entity_alone(engine: Engine) -> None:
         engine.context({"planet": "mars"})
     with pytest.raises(InvalidEntityIdError):
         engine.entity("agent_workflow", ["a"])
+
+
+def test_one_entity_with_a_selection_is_the_same_as_without(engine: Engine) -> None:
+    whole = engine.entity("agent_workflow", ["a", "w"], as_of=AT)
+    assert whole["elsewhere"] == -5
+    assert engine.entity("agent_workflow", ["a", "w"], as_of=AT, select=["agent_workflow.*"]) == whole
+    assert engine.entity("approver", ["jo"], select=["approvers.last_1h.*"])["last_1h"]["decided"] == 3
+    with pytest.raises(NotFoundError):
+        engine.entity("org", ["o"], select=["agent.*"])
+    with pytest.raises(InvalidEntityIdError):
+        engine.entity("approver", ["jo", "sam"], select=["approver.*"])
+    for select in (["team.*"], []):
+        with pytest.raises(BadRequestError) as caught:
+            engine.entity("agent", ["a"], select=select)
+        assert caught.value.error_code == "invalid_select"
 
 
 @pytest.mark.parametrize("id_", [7, "", " a", "a\n", "x" * 201, ["a"], {"id": "a"}, True])
