@@ -6,7 +6,8 @@ meaning, time) the parser looks at over many events at once. Fields stand in cod
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from enrich.events.model import COLUMNS, INT64_MAX, MAX_ATTRIBUTES, MAX_STRING
 from enrich.events.times import format_many_us
 
-__all__ = ["STRUCT_COLUMNS", "Attributes", "EventStruct", "encoder", "structs_of"]
+__all__ = ["STRUCT_COLUMNS", "Attributes", "EventStruct", "columns_of", "encoder", "structs_of"]
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STRING)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
@@ -60,6 +61,17 @@ STRUCT_COLUMNS: Final = tuple(sorted(COLUMNS))
 def encoder() -> msgspec.json.Encoder:
     """An encoder that writes the canonical form of an `EventStruct` whose `occurred_at` is canonical text."""
     return msgspec.json.Encoder(order="deterministic")
+
+
+def columns_of(structs: Sequence[EventStruct], fields: Collection[str] = STRUCT_COLUMNS) -> list[Sequence[Any]]:
+    """The structs' fields, a sequence for each in the order of `STRUCT_COLUMNS`; those not in `fields`, which are None
+    in every struct, share one."""
+    names = [c for c in STRUCT_COLUMNS if c in fields]
+    if len(names) in (0, 1, len(STRUCT_COLUMNS)):
+        return list(zip(*map(msgspec.structs.astuple, structs), strict=True))
+    found = dict(zip(names, zip(*map(attrgetter(*names), structs), strict=True), strict=True))
+    absent = (None,) * len(structs)
+    return [found.get(c, absent) for c in STRUCT_COLUMNS]
 
 
 def structs_of(columns: Mapping[str, Sequence[Any]]) -> list[EventStruct]:

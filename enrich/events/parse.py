@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,7 @@ import msgspec
 from enrich.errors import EventError
 from enrich.events._bulk import bad_characters, bad_meaning, bad_times, oversized
 from enrich.events._check import Bounds, check_event
-from enrich.events._struct import STRUCT_COLUMNS, EventStruct, encoder
+from enrich.events._struct import STRUCT_COLUMNS, EventStruct, columns_of, encoder
 from enrich.events.frame import Frame
 from enrich.events.hashing import Hasher
 from enrich.events.model import COLUMNS, EventBatch
@@ -27,6 +27,8 @@ __all__ = ["EventParser", "Parsed"]
 
 #: events looked at together: few enough to stay in the processor's cache from parsing to hashing
 _BLOCK: Final = 512
+#: from so many on, columns that no event has are left out of the work
+_MANY: Final = 64
 _TIME: Final = STRUCT_COLUMNS.index("occurred_at")
 #: where each column of a batch stands among the struct's
 _PLACES: Final = tuple((c, STRUCT_COLUMNS.index(c)) for c in COLUMNS)
@@ -104,9 +106,11 @@ class EventParser:
         """
         bounds, out = self.bounds(now_us), _Collected()
         for start in range(0, len(events), _BLOCK):
-            structs, suspects = _convert(events[start : start + _BLOCK])
+            block = events[start : start + _BLOCK]
+            structs, suspects = _convert(block)
+            fields = STRUCT_COLUMNS if suspects else _fields(block)
             times_us = _set_times(structs, suspects, bounds)
-            self._settle(events, start, structs, times_us, suspects, bounds, out)
+            self._settle(events, start, structs, fields, times_us, suspects, bounds, out)
         return self._parsed(out)
 
     def parse_frame(self, table: pa.Table | pl.DataFrame, now_us: int) -> Parsed:
@@ -119,7 +123,7 @@ class EventParser:
         for start, structs, suspects, times_us in frame.blocks(_BLOCK):
             if times_us is None:
                 times_us = _set_times(structs, suspects, bounds)
-            self._settle(frame, start, structs, times_us, suspects, bounds, out)
+            self._settle(frame, start, structs, STRUCT_COLUMNS, times_us, suspects, bounds, out)
         return self._parsed(out)
 
     def bounds(self, now_us: int) -> Bounds:
@@ -132,16 +136,18 @@ class EventParser:
         events: Sequence[object],
         start: int,
         structs: list[EventStruct],
+        fields: Collection[str],
         times_us: list[int],
         suspects: set[int],
         bounds: Bounds,
         out: _Collected,
     ) -> None:
-        """Take one block: `structs[i]` has the types of `events[start + i]` checked unless i is in `suspects`."""
+        """Take one block: `structs[i]` has the types of `events[start + i]` checked unless i is in `suspects`; a field
+        not in `fields` is in none of them."""
         encode = self._encode
         suspects.update(bad_times(times_us, bounds))
         encoded = _encode(structs, suspects, encode)
-        columns: list[Any] = list(zip(*map(msgspec.structs.astuple, structs), strict=True))
+        columns = columns_of(structs, fields)
         suspects |= bad_meaning(columns, bounds)
         suspects.update(bad_characters(encoded), oversized(encoded, columns[_ATTRIBUTES]))
         accepted: Sequence[int] = range(len(structs))
@@ -162,7 +168,7 @@ class EventParser:
                 return
             structs, encoded = [structs[i] for i in accepted], [encoded[i] for i in accepted]
             times_us = [times_us[i] for i in accepted]
-            columns = list(zip(*map(msgspec.structs.astuple, structs), strict=True))
+            columns = columns_of(structs, fields)
         columns[_TIME] = times_us
         out.contents += self._hasher.contents(encoded)
         columns[_ATTRIBUTES] = self._keep_attributes(structs, columns[_ATTRIBUTES], encoded, out)
@@ -216,6 +222,13 @@ def _convert(block: Sequence[object]) -> tuple[list[EventStruct], set[int]]:
             structs.append(EventStruct())
             suspects.add(i)
     return structs, suspects
+
+
+def _fields(block: Sequence[Any]) -> Collection[str]:
+    """Every field that an event of a converted block has, perhaps more; of a small one it is not worth the look."""
+    if len(block) < _MANY or set(map(type, block)) != {dict}:
+        return STRUCT_COLUMNS
+    return set().union(*block)
 
 
 def _set_times(structs: list[EventStruct], suspects: set[int], bounds: Bounds) -> list[int]:

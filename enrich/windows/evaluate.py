@@ -242,6 +242,7 @@ class Evaluator:
         self._x = expressions
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._lock = threading.Lock()
+        self._own = threading.local()
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         with self._lock:
@@ -249,6 +250,27 @@ class Evaluator:
                 self._connection = duckdb.connect(":memory:", config={"threads": 1})
                 self._connection.execute("SET TimeZone = 'UTC'")
             return self._connection.cursor()
+
+    def _run(self, events: pa.Table) -> pa.Table:
+        """The SELECT list over `events`.
+
+        Each thread keeps its cursor and its relation: to make a relation binds the query, which takes as long as a
+        thousand rows, and to run one binds it again, to the table that is registered then.
+        """
+        own = self._own
+        if not hasattr(own, "cursor"):
+            own.cursor, own.relation = self._cursor(), None
+        own.cursor.register("batch_events", events)
+        try:
+            if own.relation is None:
+                source = "batch_events"
+                if "attributes" in self._x.reads:
+                    source = "(SELECT * REPLACE (attributes::JSON AS attributes) FROM batch_events)"
+                own.relation = own.cursor.sql(f"SELECT {self._x.select} FROM {source} AS events")
+            result: pa.Table = own.relation.to_arrow_table()
+        finally:
+            own.cursor.unregister("batch_events")
+        return result
 
     def evaluate(self, batch: EventBatch, names: Mapping[str, Names], texts: Names) -> Columns:
         """The batch's rows with relative seq 0, 1, ..."""
@@ -263,16 +285,7 @@ class Evaluator:
                 arrays[name] = pa.array(texts_, pa.string())
             else:
                 arrays[name] = pa.array(values, pa.int64() if name in INT_COLUMNS else pa.string())
-        events = pa.table(arrays)
-        cursor = self._cursor()
-        try:
-            cursor.register("batch_events", events)
-            source = "batch_events"
-            if "attributes" in arrays:
-                source = "(SELECT * REPLACE (attributes::JSON AS attributes) FROM batch_events)"
-            result = cursor.sql(f"SELECT {self._x.select} FROM {source} AS events").to_arrow_table()
-        finally:
-            cursor.close()
+        result = self._run(pa.table(arrays))
         out = Columns(self._x, names, texts, batch.n)
         t = np.array(columns["occurred_at"], np.int64)
         seq = np.arange(batch.n, dtype=np.int64)
