@@ -148,7 +148,10 @@ class Journal:
                 disk.sync_dir(path)
         except OSError as error:
             raise JournalFailedError(f"{show(str(files))} can't be made: {error.strerror}") from error
-        lock = DirectoryLock(directory)
+        try:
+            lock = DirectoryLock(directory)
+        except OSError as error:
+            raise JournalFailedError(f"{show(str(directory))} can't be locked: {error.strerror}") from error
         try:
             if not (files / FILE).exists():
                 _refuse_orphans(files)
@@ -164,6 +167,9 @@ class Journal:
                 segment_bytes=segment_bytes, sidecar_rows=sidecar_rows, disk_low_bytes=disk_low_bytes,
                 failpoint=failpoint, verified_through=verified_through,
             )  # fmt: skip
+        except OSError as error:
+            lock.release()
+            raise JournalFailedError(f"{show(str(files))} can't be opened: {error}") from error
         except BaseException:
             lock.release()
             raise

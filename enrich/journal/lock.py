@@ -16,6 +16,7 @@ class DirectoryLock:
 
     Raises:
         LockedError: another process (or another journal of this one) holds it; `detail` has its `pid` where known.
+        OSError: the file can't be opened.
     """
 
     def __init__(self, directory: Path) -> None:

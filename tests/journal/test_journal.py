@@ -387,6 +387,22 @@ def test_a_full_disk_refuses_a_batch_and_leaves_no_sidecar(tmp_path: Path) -> No
         assert journal.failed is not None
 
 
+def test_a_directory_that_can_not_be_used_says_so(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(JournalFailedError, match="can't be locked: Is a directory"):
+        open_journal(tmp_path)
+    (tmp_path / "lock").rmdir()
+
+    class Full(FaultyDisk):
+        def write_file(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(JournalFailedError, match="No space left"):
+        open_journal(tmp_path, disk=Full())
+    with open_journal(tmp_path) as journal:  # and lets go of the directory
+        assert fill(journal, [1]) == 1
+
+
 def test_a_low_disk_refuses_events_and_decisions_but_no_suspension(tmp_path: Path) -> None:
     disk = FaultyDisk()
     disk.free = 50_000
