@@ -429,5 +429,6 @@ class Journal:
 
 
 def _refuse_orphans(files: Path) -> None:
-    if any(p.suffix == ".ndjson" or p.name.endswith(".manifest.json") for p in files.iterdir()):
-        raise JournalCorruptError(f"{FILE}: the file is missing but segments are there", file=FILE, reason="missing")
+    segments = any(p.suffix == ".ndjson" or p.name.endswith(".manifest.json") for p in files.iterdir())
+    if segments or any((files / DIRECTORY).glob("*.parquet")):
+        raise JournalCorruptError(f"{FILE}: the file is missing but records are there", file=FILE, reason="missing")

@@ -28,7 +28,7 @@ from enrich.journal.segment import (
     scan,
     segment_path,
 )
-from enrich.journal.sidecar import remove_unnamed
+from enrich.journal.sidecar import DIRECTORY, remove_unnamed
 
 __all__ = ["BEGINNING", "Recovered", "complete_but_for_newline", "list_segments", "recover"]
 
@@ -63,6 +63,9 @@ def list_segments(directory: Path, identity: Identity) -> tuple[list[Manifest], 
             found[match[2]].add(int(match[1]))
     closed, files = found["manifest.json"], found["ndjson"]
     highest = max(closed | files, default=0)
+    if not highest and any((directory / DIRECTORY).glob("*.parquet")):
+        # a journal that was just made has no sidecars yet: these are of lines that are gone
+        raise corrupt("the file is missing", segment_path(directory, 1).name)
     manifests: list[Manifest] = []
     end = Position(0, genesis_hash(identity.journal_id))
     for number in range(1, highest + 1):

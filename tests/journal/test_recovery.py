@@ -269,6 +269,24 @@ def test_a_power_cut_that_tore_the_full_segment_takes_the_next_one_along(tmp_pat
     assert verify(tmp_path).ok
 
 
+@pytest.mark.parametrize("gone", [("00000001.ndjson",), ("00000001.ndjson", "journal.json")])
+def test_sidecars_whose_journal_is_gone_are_not_cleared_away(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    with open_journal(tmp_path, sidecar_rows=2) as journal:
+        fill(journal, [3, 3])
+    files = tmp_path / "journal"
+    for name in gone:
+        (files / name).rename(tmp_path / name)
+    for _ in range(2):
+        with pytest.raises(JournalCorruptError, match="missing"):
+            open_journal(tmp_path)
+    assert not verify(tmp_path).ok
+    assert len(list((files / "sidecars").iterdir())) == 2
+    for name in gone:
+        (tmp_path / name).rename(files / name)
+    with open_journal(tmp_path) as journal:
+        assert journal.head.seq == 6
+
+
 @pytest.mark.parametrize("what", ["ndjson", "manifest.json"])
 def test_a_missing_segment_or_manifest_stops_the_start(tmp_path: Path, what: str) -> None:
     _rotated(tmp_path)
