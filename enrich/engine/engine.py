@@ -453,7 +453,8 @@ class Engine:
             IndexNotReadyError: a record could not be applied, or a reload replaced the index meanwhile.
         """
         state = self._state
-        startup.save_index(self._parts, state.live, self._saved_position(state.live), state.order)
+        live = state.live  # read once: what is saved and what is asked for its position must be the same
+        startup.save_index(self._parts, live, self._saved_position(live), state.order)
 
     def _saved_position(self, live: Live) -> Callable[[], Position]:
         """What `live` has seen, asked under its index's lock.

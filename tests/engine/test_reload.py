@@ -241,6 +241,28 @@ def test_an_index_that_was_replaced_meanwhile_is_not_saved_at_a_place_it_has_not
         assert engine.check().differences == ()
 
 
+def test_an_index_replaced_as_its_saving_begins_is_not_saved_at_a_place_it_has_not_seen(tmp_path: Path) -> None:
+    with open_engine(tmp_path) as engine:
+        state, saved = engine._state, (tmp_path / "data/index/manifest.json")
+
+        class Replaced:
+            """The engine's state; other definitions go live right after the live ones were first asked for."""
+
+            def __getattr__(self, name: str) -> Any:
+                found = getattr(state, name)
+                if name == "live" and engine._state is not state:
+                    engine._state = state
+                    change(engine)
+                    engine.record([event(2)])
+                return found
+
+        engine.record([event(1)])
+        engine._state = Replaced()  # type: ignore[assignment]
+        with pytest.raises(IndexNotReadyError):
+            engine.save_index()
+        assert not saved.exists()
+
+
 def test_changed_settings_that_shape_contexts_are_journaled(tmp_path: Path) -> None:
     with open_engine(tmp_path) as engine:
         assert len(definitions(engine)) == 1
