@@ -5,14 +5,15 @@ number for every row as if there were no window. A window that starts at w0 cuts
 w0 + length; of those the last one sees all the others. So one source costs one search and one range maximum.
 
 With several sources the largest one, A, keeps its structure and the times of the others, S, cut the window into pieces
-inside which S adds a constant: piece by piece, most promising first, until no piece can beat what was found.
+inside which S adds a constant: piece by piece, most promising first, until no piece can beat what was found. Where S is
+no small part of all rows, all are merged and searched in native calls instead.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from enrich.windows.tail import Tail
 
 __all__ = ["most_within"]
 
+#: so many rows are sorted and searched in native calls while one row of a smaller source is cut at in Python
+ROWS_PER_PIECE: Final = 64
+
 Range = tuple[Block | Tail, int, int]
 
 
@@ -32,8 +36,10 @@ def most_within(ranges: Sequence[Range], v: int, c: int, number: int, start_us: 
         return 0
     total = sum(hi - lo for _, lo, hi in ranges)
     big = max(ranges, key=lambda r: 0 if isinstance(r[0], Tail) else r[2] - r[1])
-    if isinstance(big[0], Tail) or (len(ranges) > 1 and total <= 4 * SLICE):
-        return _by_sorting(np.sort(np.concatenate([_times(r, v) for r in ranges])), length_us)
+    smaller = total - (big[2] - big[1])
+    if isinstance(big[0], Tail) or (smaller and total <= max(4 * SLICE, ROWS_PER_PIECE * smaller)):
+        # each range is in order: a stable sort only merges them
+        return _by_sorting(np.sort(np.concatenate([_times(r, v) for r in ranges]), kind="stable"), length_us)
     others = [_times(r, v) for r in ranges if r is not big]
     largest = _Single(big[0], big[1], big[2], v, c, number, start_us, length_us)
     if not others:

@@ -92,6 +92,7 @@ class Splits:
         with ExitStack() as stack:
             for module in (columns, located, bursts):
                 stack.enter_context(patch.object(module, "SLICE", self.slice_rows))
+            stack.enter_context(patch.object(bursts, "ROWS_PER_PIECE", 64 if self.slice_rows == 2_048 else 0))
             stack.enter_context(patch.object(merge, "MAX_BLOCKS", self.blocks))
             if self.blocks < 4:
                 stack.enter_context(patch.object(merge, "FLUSH_TAIL", 4))

@@ -17,16 +17,19 @@ from tests.windows.model import BREAK, BURST, DISTINCT, ORDER_DOUBLE, ORDER_INT,
 SPAN_US = 10**9
 
 
-def _index(rows: int, seed: int = 5) -> Index:
-    """One agent with `rows` events of wide-spread values, in one block."""
+def _index(*rows: int, seed: int = 5) -> Index:
+    """One agent with so many events of wide-spread values in each block."""
     rng = random.Random(seed)
     plans = {"agent": PLANS["agent"]}
     index = Index(plans, retention_us=SPAN_US)
-    events = []
-    for _ in range(rows):
-        event = random_event(rng, SPAN_US, 1) | {"agent_id": "a0"}
-        events.append(event | {"cost_microusd": rng.randrange(2**22), "amount_minor": rng.randrange(2**30)})
-    index.link(index.prepare(batch(events)), 1)
+    seq = 1
+    for n in rows:
+        events = []
+        for _ in range(n):
+            event = random_event(rng, SPAN_US, 1) | {"agent_id": "a0"}
+            events.append(event | {"cost_microusd": rng.randrange(2**22), "amount_minor": rng.randrange(2**30)})
+        index.link(index.prepare(batch(events)), seq)
+        seq += n
     return index
 
 
@@ -67,6 +70,10 @@ def _steps(index: Index, question: str) -> int:
 @pytest.mark.parametrize("rows", [500, 5_000, 40_000])
 def test_steps_are_at_most_c_log2_n(question: str, c: int, rows: int) -> None:
     assert _steps(_index(rows), question) <= c * math.log2(rows)
+
+
+def test_a_second_large_source_of_a_burst_is_not_walked_in_python() -> None:
+    assert _steps(_index(40_000, 10_000), "burst") <= 9 * math.log2(50_000)
 
 
 def test_readers_see_whole_batches_while_batches_are_linked_and_merged() -> None:

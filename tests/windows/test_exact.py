@@ -22,6 +22,7 @@ def slice_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     """Also with limits so low that the structures of hot entities answer for a handful of rows."""
     for module in (columns, located, bursts):
         monkeypatch.setattr(module, "SLICE", request.param)
+    monkeypatch.setattr(bursts, "ROWS_PER_PIECE", 64 if request.param == 2_048 else 0)
     monkeypatch.setattr(merge, "MAX_BLOCKS", 1 if request.param else 2)
     monkeypatch.setattr(merge, "FLUSH_TAIL", 4)
     return int(request.param)
