@@ -195,7 +195,10 @@ def _read_sources(
             raise ConfigError(f"no signal definitions at {show(str(root))}", hint="name a directory of *.sql files")
         paths += sorted(p for p in root.glob("*.sql") if not p.is_dir()) if root.is_dir() else [root]
     sources: dict[str, tuple[str, str]] = {}
-    for path in paths:
+    for path in dict.fromkeys(paths):
+        if path.stem in sources:
+            problems.append(_taken(path.stem, str(path), sources[path.stem][0]))
+            continue
         try:
             sources[path.stem] = (str(path), path.read_bytes().decode("utf-8"))
         except OSError as error:
@@ -204,6 +207,16 @@ def _read_sources(
         except UnicodeDecodeError as error:
             problems.append(_not_utf8(path, error))
     return sources
+
+
+def _taken(name: str, file: str, other: str) -> DefinitionError:
+    return DefinitionError(
+        f"the set {show(name)} is also {show(other)}",
+        file=file,
+        line=1,
+        column=1,
+        hint="a set is named after its file, the same in upper and lower case: rename one",
+    )
 
 
 def _not_utf8(path: FilePath, error: UnicodeDecodeError) -> DefinitionError:
@@ -241,7 +254,16 @@ class _Loading:
 
     def load(self, sources: Mapping[str, tuple[str, str]]) -> Catalog:
         drafts: list[Draft] = []
+        files: dict[str, str] = {}
         for name, (file, text) in sorted(sources.items()):
+            # names of tables in SQL are made of it
+            if other := files.get(name.lower()):
+                self.problems.append(_taken(name, file, other))
+            files[name.lower()] = file
+            if '"' in name or not name.isprintable():
+                message = f"a set's name is {show(name)}"
+                hint = "a set is named after its file: letters, digits and _"
+                self.problems.append(DefinitionError(message, file=file, line=1, column=1, hint=hint))
             try:
                 drafts.append(draft(name, text, self.binder, file))
             except DefinitionError as error:

@@ -315,3 +315,22 @@ def test_a_derived_set_reads_signals_and_not_windows_as_a_whole(sql: str, marked
     assert error.detail["line"] == 3
     start = int(error.detail["column"]) - 1
     assert error.detail["source"][start : start + int(error.detail["length"])] == marked
+
+
+def test_two_files_of_one_name_are_refused_and_none_is_dropped(tmp_path: Path) -> None:
+    for directory, column in (("a", "n"), ("b", "m")):
+        (tmp_path / directory).mkdir()
+        text = f"-- entity: agent\n-- windows: 1h\nSELECT count(*) AS {column} FROM events\n"
+        (tmp_path / directory / "runs.sql").write_text(text)
+    with pytest.raises(DefinitionErrors) as caught:
+        load_catalog([tmp_path / "a", tmp_path / "b"])
+    (error,) = caught.value.errors
+    assert str(tmp_path / "a" / "runs.sql") in error.message
+    assert error.detail["file"] == str(tmp_path / "b" / "runs.sql")
+
+
+@pytest.mark.parametrize(("names", "shown"), [(("Runs", "runs"), "is also"), (('a"b', "c"), "a set's name")])
+def test_a_sets_name_can_name_a_table(names: tuple[str, str], shown: str) -> None:
+    head = "-- entity: agent\n-- windows: 1h\n"
+    texts = (f"{head}SELECT count(*) AS {c} FROM events" for c in ("n", "m"))
+    assert shown in problem(dict(zip(names, texts, strict=True)))
