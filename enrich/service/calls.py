@@ -258,9 +258,7 @@ def _entity_calls() -> list[Call]:
         "The entity's object as it stands under `history.<entity>`, plus as_of, seq and status. Ids are "
         "percent-decoded per segment. An id without any event is `known: false`, with zero counts."
     )
-    select = parameter(
-        "select", "what to compute of this entity, separated by commas; everything when absent", "agent.last_24h.*"
-    )
+    what = "what to compute of this entity, separated by commas; everything when absent"
     example = _HISTORY["agent"] | {"as_of": _HISTORY["as_of"], "seq": 2, "status": "fresh"}
     refusals = _QUERY_REFUSALS | {
         400: "`invalid_entity_id`, `invalid_time`, `invalid_select`, `unknown_signal`, `unknown_parameter`, "
@@ -268,10 +266,10 @@ def _entity_calls() -> list[Call]:
         404: "`unknown_entity`: no signals are kept for it",
     }
 
-    def documentation(summary: str, *path: dict[str, Any]) -> dict[str, Any]:
+    def documentation(summary: str, select: str, *path: dict[str, Any]) -> dict[str, Any]:
         return operation(
             "entities", summary, about,
-            parameters=[*path, _AS_OF, select],
+            parameters=[*path, _AS_OF, parameter("select", what, select)],
             answers=answer("The entity.", ref("Entity"), example), refusals=refusals,
         )  # fmt: skip
 
@@ -310,11 +308,11 @@ def _entity_calls() -> list[Call]:
     return [
         Call(
             "GET", "/v1/entities/{entity}/{id}", "entity", "read",
-            documentation("An entity", entity, first),
+            documentation("An entity", "agent.last_24h.*", entity, first),
         ),
         Call(
             "GET", "/v1/entities/{entity}/{id}/{id2}", "entity_pair", "read",
-            documentation("A pair of entities", pair, first, second),
+            documentation("A pair of entities", "agent_workflow.last_24h.*", pair, first, second),
         ),
         Call("GET", "/v1/signals", "signals", "read", signals),
         Call("GET", "/v1/signals/schema.json", "signals_schema", "read", schema),
