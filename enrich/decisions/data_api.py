@@ -105,7 +105,7 @@ def read(
     loads_body = loads_yaml if "yaml" in content_type else loads
     if target == "/":
         return DataQuery("v0", DEFAULT_PATH, _document(body, loads_body), pretty=_flag(query, "pretty"))
-    tidy = re.sub(r"/{2,}", "/", target)
+    tidy = _tidy(target)
     if tidy != target:
         return Redirect(307, tidy.rstrip("/"))
     if target.endswith("/"):
@@ -182,6 +182,17 @@ def refusal(error: EnrichError) -> DataAnswer:
             {"code": error.detail.get("cause", error.error_code), "message": error.message, "detail": error.detail}
         ]
     return DataAnswer(error.status, body)
+
+
+def _tidy(target: str) -> str:
+    """The path without empty, `.` and `..` segments; a slash at its end stays."""
+    kept: list[str] = []
+    for segment in target.split("/"):
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in ("", "."):
+            kept.append(segment)
+    return "/" + "/".join(kept) + ("/" if target.endswith("/") else "")
 
 
 def _segment(raw: str) -> str:

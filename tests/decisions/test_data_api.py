@@ -93,6 +93,10 @@ CALLS = [
     get(V1 + "allow/"),
     post(V1 + "allow/", '{"input":{}}'),
     post("/v1/data//shop/allow", '{"input":{}}'),
+    post("/v1/data/shop/../shop/allow", '{"input":{}}'),
+    post("/v1/data/./shop//./allow", '{"input":{}}'),
+    get("/v1/data/../data/shop/allow"),
+    get("/v1/data/shop/%2e%2e/allow"),
     # no input, odd input
     post(V1 + "echo"),
     post(V1 + "echo", ""),
