@@ -86,6 +86,12 @@ def test_pretty_and_metrics(service: Running) -> None:
     assert answer.json()["metrics"]["timer_rego_query_eval_ns"] > 0
 
 
+def test_a_document_is_not_asked_for_by_head(service: Running) -> None:
+    answer = service.http.head(PATH)
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert service.http.head("/health").status_code == 200
+
+
 def _data_error(answer: httpx.Response) -> dict[str, Any]:
     body = answer.json()
     assert {"code", "message"} <= set(body) <= {"code", "message", "errors"}, body
