@@ -200,7 +200,7 @@ def _data_calls() -> list[Call]:
     ]
     given = parameter("input", "the input as JSON, percent-encoded", '{"identity":{"actor_id":"payments-refunder-03"}}')
     refusals = {
-        400: "`invalid_parameter`, `history_forged`, `invalid_entity_id`",
+        400: "`invalid_parameter`, `invalid_gzip`, `history_forged`, `invalid_entity_id`, `number_not_exact`",
         404: "`undefined_document` (v0), `no_policies`",
         504: "`evaluation_timeout`: the policies took longer than one evaluation may",
         413: _INPUT_TOO_LARGE,

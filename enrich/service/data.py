@@ -21,7 +21,7 @@ from enrich.decisions.protocol import Outcome
 from enrich.errors import BadRequestError, show
 from enrich.events.json import strict_loads
 from enrich.service.answers import JSON, Answer
-from enrich.service.requests import header, read_body
+from enrich.service.requests import header, read_body, unpacked
 from enrich.service.runtime import Runtime
 
 __all__ = ["DataRoutes"]
@@ -84,7 +84,7 @@ class DataRoutes:
             request.scope["raw_path"].decode("ascii"),
             _parameters(request.scope["query_string"]),
             kind,
-            body,
+            unpacked(request, body, self._max_bytes),
             loads=self._loads,
             loads_yaml=self._loads_yaml,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Collection
 from time import monotonic
 from typing import Final
@@ -13,11 +14,13 @@ from starlette.types import Message
 
 from enrich.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaTypeError, show
 
-__all__ = ["ClientGoneError", "content_type", "header", "path_segments", "query", "read_body"]
+__all__ = ["ClientGoneError", "content_type", "header", "path_segments", "query", "read_body", "unpacked"]
 
 #: how long a body may take, and how long it may stand still
 _BODY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 10.0
+#: zlib's for a gzip header with the largest window
+_GZIP: Final = 31
 
 
 class ClientGoneError(Exception):
@@ -79,6 +82,31 @@ def _too_large(size: int, max_bytes: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(
         f"the body has more than {max_bytes} bytes", size_bytes=size, max_bytes=max_bytes, hint="send less per request"
     )
+
+
+def unpacked(request: Request, body: bytes, max_bytes: int) -> bytes:
+    """The body without its `gzip`, never more of it than `max_bytes`.
+
+    Raises:
+        UnsupportedMediaTypeError: it is encoded in another way.
+        PayloadTooLargeError: it unpacks to more than `max_bytes`.
+        BadRequestError: `invalid_gzip`, it is damaged, cut off, or goes on behind its end.
+    """
+    encoding = (header(request, b"content-encoding") or b"identity").strip().lower()
+    if encoding == b"identity":
+        return body
+    if encoding != b"gzip":
+        raise UnsupportedMediaTypeError(f"content encoding {show(encoding.decode('latin-1'))} is not read here")
+    unpacking = zlib.decompressobj(_GZIP)
+    try:
+        plain = unpacking.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise BadRequestError("the body is no gzip", code="invalid_gzip") from error
+    if len(plain) > max_bytes:
+        raise _too_large(len(plain), max_bytes)
+    if not unpacking.eof or unpacking.unused_data:
+        raise BadRequestError("the body's gzip has no end, or goes on behind it", code="invalid_gzip")
+    return plain
 
 
 def content_type(request: Request, accepted: Collection[bytes], *, default: bytes) -> bytes:

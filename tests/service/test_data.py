@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from typing import Any
@@ -84,6 +85,25 @@ def test_pretty_and_metrics(service: Running) -> None:
     answer = service.http.post(PATH + "?pretty&metrics=true", json={"input": INPUT})
     assert answer.text.startswith("{\n  ")
     assert answer.json()["metrics"]["timer_rego_query_eval_ns"] > 0
+
+
+def test_a_gzip_body_is_read_within_the_limit(service: Running) -> None:
+    packed = {"content-type": "application/json", "content-encoding": "gzip"}
+    body = gzip.compress(json.dumps({"input": INPUT}).encode())
+    assert service.http.post(PATH, content=body, headers=packed).json()["result"] == {"decision": "ALLOW"}
+    forged = gzip.compress(b'{"input":{"history":{}}}')
+    refused: list[tuple[bytes, int, str]] = [
+        (forged, 400, "history_forged"),
+        (gzip.compress(b'{"input":{"a":"' + b"x" * 100_000_000 + b'"}}'), 413, "body_too_large"),
+        (body[:-9], 400, "invalid_gzip"),
+        (body + b"{}", 400, "invalid_gzip"),
+        (b'{"input":{}}', 400, "invalid_gzip"),
+    ]
+    for sent, status, code in refused:
+        answer = service.http.post(PATH, content=sent, headers=packed)
+        assert (answer.status_code, _data_error(answer)["code"]) == (status, code)
+    other = packed | {"content-encoding": "br"}
+    assert service.http.post(PATH, content=body, headers=other).status_code == 415
 
 
 def test_a_document_is_not_asked_for_by_head(service: Running) -> None:
