@@ -369,8 +369,12 @@ class Engine:
         return self._state.live.catalog
 
     def schema(self) -> dict[str, Any]:
-        """JSON Schema of the `history` object."""
-        return self.catalog.json_schema()
+        """JSON Schema of the enriched input: of everything in it only the history is said, at its path."""
+        history = self.catalog.json_schema()
+        schema = {name: value for name, value in history.items() if name != "$schema"}
+        for key in reversed(self.paths.history):
+            schema = {"type": "object", "required": [key], "properties": {key: schema}}
+        return {"$schema": history["$schema"], "title": "input", **schema}
 
     def signals(self) -> dict[str, Any]:
         """The catalog, for people: sets, signals, types, windows, parameters, documentation."""

@@ -276,8 +276,20 @@ def _entity_calls() -> list[Call]:
     schema = operation(
         "signals",
         "JSON Schema of the enriched input",
-        "For `opa check -s` and for editors.",
-        answers=answer("The schema.", {"type": "object"}, {"$schema": "https://json-schema.org/draft/2020-12/schema"}),
+        "Of the input it says only what is in the history; other fields are the caller's. `opa check -s` takes every "
+        "field beside one that a schema names for a mistake: give it the schema at `properties.history` alone, as "
+        "`history.json` in a directory, and annotate the package with `schemas: [input.history: schema.history]`.",
+        answers=answer(
+            "The schema.",
+            {"type": "object"},
+            {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "title": "input",
+                "type": "object",
+                "required": ["history"],
+                "properties": {"history": {"type": "object"}},
+            },
+        ),
         refusals={400: "`unknown_parameter`"},
     )
     signals = operation(

@@ -265,3 +265,13 @@ def test_queries_are_pasteable(engine: Engine) -> None:
         row = cursor.execute(text).fetchall()[0]
     expected = engine.context({"agent": "a"}, as_of=AT)["agent"]["last_30d"]
     assert row[0] == expected["runs"]
+
+
+def test_the_schema_has_the_history_where_the_input_has_it(tmp_path: Path) -> None:
+    with open_engine(tmp_path, input_history="context.past") as engine:
+        schema = engine.schema()
+        enriched = engine.enrich({"context": {"domain": "x"}})
+    assert schema["required"] == ["context"]
+    past = schema["properties"]["context"]["properties"]["past"]
+    assert past == {name: v for name, v in engine.catalog.json_schema().items() if name != "$schema"}
+    assert set(past["required"]) <= set(enriched["context"]["past"])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.decisions.opa_server import opa_binary
 
 from .running import Running, event
 
@@ -145,7 +149,32 @@ def test_another_moment_is_answered_for(service: Running) -> None:
 
 def test_the_catalog_its_schema_and_its_sql_are_served(service: Running) -> None:
     assert "failure_rate" in service.http.get("/v1/signals").text
-    schema = service.http.get("/v1/signals/schema.json").json()
-    assert "failure_rate" in json.dumps(schema)
     answer = service.http.get("/v1/signals/agent_runs/sql", params={"id": "it's", "window": "24h"})
     assert "it''s" in answer.json()["sql"]
+
+
+def test_the_schema_is_that_of_the_enriched_input(service: Running, tmp_path: Path) -> None:
+    schema = service.http.get("/v1/signals/schema.json").json()
+    assert (schema["title"], schema["required"]) == ("input", ["history"])
+    for document in ({}, INPUT, {"identity": {"actor_id": None}}):
+        enriched = service.http.post("/v1/enrich", json={"input": document}).json()["input"]
+        holds(schema, enriched)
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "history.json").write_text(json.dumps(schema["properties"]["history"]))
+    annotation = "# METADATA\n# scope: package\n# schemas: [input.history: schema.history]\npackage p\n\n"
+    for signal, status in (("failures", 0), ("failres", 1)):
+        rule = f"deny if {{\n\tinput.identity.actor_id\n\tinput.history.agent.last_24h.{signal} > 2\n}}\n"
+        (tmp_path / "p.rego").write_text(annotation + rule)
+        command = [opa_binary(), "check", str(tmp_path / "p.rego"), "-s", str(tmp_path / "schemas")]
+        checked = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert checked.returncode == status, checked.stderr
+
+
+def holds(schema: dict[str, Any], value: dict[str, Any]) -> None:
+    """What is required is there, and in a closed object nothing else, however deep."""
+    assert set(schema["required"]) <= set(value)
+    if schema.get("additionalProperties") is False:
+        assert set(value) <= set(schema["properties"])
+    for name, inner in schema["properties"].items():
+        if "properties" in inner and name in value:
+            holds(inner, value[name])
