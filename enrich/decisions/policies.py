@@ -18,6 +18,7 @@ import orjson
 
 from enrich.decisions._yaml import yaml_loads
 from enrich.errors import BadRequestError, NumberNotExactError, PolicyError
+from enrich.events.json import strict_loads
 
 __all__ = ["PolicySet", "load_policies", "policy_set"]
 
@@ -101,10 +102,13 @@ def _document(path: Path, name: Path) -> Mapping[str, Any]:
     """The base document of one file, wrapped in the path of its directory."""
     raw = path.read_bytes()
     try:
-        value = orjson.loads(raw) if path.suffix == ".json" else yaml_loads(raw, max_bytes=None)
-    except (orjson.JSONDecodeError, BadRequestError, NumberNotExactError) as error:
-        message = error.msg if isinstance(error, orjson.JSONDecodeError) else error.message
-        raise PolicyError(f"`{name.as_posix()}`: {message}", code="invalid_data", file=name.as_posix()) from error
+        # strictly: a threshold that stands twice, or that no number holds as written, is no threshold
+        if path.suffix == ".json":
+            value = strict_loads(raw, max_bytes=len(raw))
+        else:
+            value = yaml_loads(raw, max_bytes=None)
+    except (BadRequestError, NumberNotExactError) as error:
+        raise PolicyError(f"`{name.as_posix()}`: {error.message}", code="invalid_data", file=name.as_posix()) from error
     if not isinstance(value, dict):
         raise PolicyError(f"`{name.as_posix()}` is not an object", code="invalid_data", file=name.as_posix())
     for part in reversed(name.parts[:-1]):

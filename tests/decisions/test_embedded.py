@@ -315,6 +315,8 @@ def test_the_version_names_text_names_and_data() -> None:
     [
         ({"data.json": "{"}, "invalid_data"),
         ({"data.json": "[]"}, "invalid_data"),
+        ({"data.json": '{"limit":1,"limit":1000}'}, "invalid_data"),
+        ({"data.json": '{"limit":123456789012345678901}'}, "invalid_data"),
         ({"data.yaml": "a: [1"}, "invalid_data"),
         ({"data.json": '{"a":{"b":1}}', "a/data.json": '{"b":2}'}, "data_conflict"),
         ({"p.rego": "allow := true\n"}, "rego_parse_error"),
