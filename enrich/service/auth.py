@@ -68,14 +68,32 @@ class Access:
 
 
 def _refuse_foreign(request: Request, scope: Scope) -> None:
-    """Without tokens whoever reaches loopback may call; a page of somebody else's in a browser here must not."""
+    """Without tokens whoever reaches loopback may call; a page of somebody else's in a browser here must not.
+
+    Such a page may stand at a name that its owner has made resolve to loopback: to the browser it is then the service's
+    own and its reads carry no origin, only the name, as host.
+    """
+    server = request.scope.get("server")
+    over_tcp = server is not None and server[1] is not None
     for name, value in request.scope["headers"]:
         if name == b"sec-fetch-site" and value in (b"cross-site", b"same-site"):
             raise ForbiddenError("a web page of another site asks", hint="configure tokens", scope=scope)
-        if name == b"origin" and not _is_loopback(urlsplit(value.decode("latin-1")).hostname or ""):
+        if name == b"origin" and not _is_loopback(_name_in(value)):
             raise ForbiddenError(
                 f"a web page of {show(value.decode('latin-1'))} asks", hint="configure tokens", scope=scope
             )
+        if name == b"host" and over_tcp and not _is_loopback(_name_in(b"//" + value)):
+            raise ForbiddenError(
+                f"host {show(value.decode('latin-1'))} is not loopback", hint="configure tokens", scope=scope
+            )
+
+
+def _name_in(url: bytes) -> str:
+    """The host's name or address; empty where there is none."""
+    try:
+        return urlsplit(url.decode("latin-1")).hostname or ""
+    except ValueError:  # an open bracket
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

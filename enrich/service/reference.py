@@ -20,7 +20,8 @@ This page is the output of `python -m enrich.service.reference`; the service its
 
 **Tokens.** With tokens configured (`tokens_ingest` and its like, see settings) a call needs
 `Authorization: Bearer <token>` with a token of its scope: {scopes}.
-A scope that has no token is closed. Without any token every call passes, and the service listens on loopback only.
+A scope that has no token is closed. Without any token every call passes but those of web pages of other sites, and the
+service listens on loopback only, under no other name (`Host`) than loopback's.
 
 **Errors** are `{{"error": {{"code", "message", "detail"}}}}`; under `/v1/data`, `/v0/data` and `POST /` they take OPA's
 form `{{"code", "message", "errors"}}`. Codes are stable, messages are for people. Each carries `X-Request-Id`, under

@@ -129,7 +129,7 @@ def test_serve_refuses_an_open_bind(service: Running) -> None:
 
 
 def _request(*headers: tuple[bytes, bytes]) -> Request:
-    return Request({"type": "http", "headers": list(headers)})
+    return Request({"type": "http", "headers": list(headers), "server": ("127.0.0.1", 8686)})
 
 
 def test_a_scope_without_tokens_is_closed_once_another_has_some() -> None:
@@ -154,7 +154,15 @@ def test_a_wrong_configuration_is_refused(tokens: dict[str, list[str]]) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [(b"origin", b"https://evil.example"), (b"origin", b"null"), (b"sec-fetch-site", b"cross-site")],
+    [
+        (b"origin", b"https://evil.example"),
+        (b"origin", b"null"),
+        (b"origin", b"http://[::1"),
+        (b"sec-fetch-site", b"cross-site"),
+        (b"host", b"rebound.example:8686"),
+        (b"host", b"127.0.0.1.rebound.example"),
+        (b"host", b"[::1"),
+    ],
 )
 def test_without_tokens_a_page_of_another_site_is_refused(header: tuple[bytes, bytes]) -> None:
     access = Access({})
@@ -164,7 +172,22 @@ def test_without_tokens_a_page_of_another_site_is_refused(header: tuple[bytes, b
 
 
 @pytest.mark.parametrize(
-    "header", [(b"origin", b"http://localhost:3000"), (b"origin", b"http://127.0.0.1:8686"), (b"accept", b"*/*")]
+    "header",
+    [
+        (b"origin", b"http://localhost:3000"),
+        (b"origin", b"http://127.0.0.1:8686"),
+        (b"accept", b"*/*"),
+        (b"host", b"localhost:8686"),
+        (b"host", b"127.0.0.1"),
+        (b"host", b"[::1]:8686"),
+    ],
 )
 def test_without_tokens_loopback_pages_and_tools_pass(header: tuple[bytes, bytes]) -> None:
     Access({}).authorize(_request(header), "ingest")
+
+
+def test_over_a_unix_socket_the_host_has_no_meaning() -> None:
+    request = _request((b"host", b"enrich"))
+    for server in (("/run/enrich.sock", None), None):
+        request.scope["server"] = server
+        Access({}).authorize(request, "ingest")

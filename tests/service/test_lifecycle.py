@@ -91,7 +91,7 @@ def test_a_request_whose_body_is_not_complete_is_dropped_at_the_end(directory: P
         body = b'[{"source":"tests","event_id":"slow"}]'
         host, port = service.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body))
+            connection.sendall(b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body))
             connection.sendall(body[:10])
             time.sleep(0.3)
             service.process.send_signal(signal.SIGTERM)
