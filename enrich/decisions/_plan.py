@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from enrich.decisions._arity import ARITIES
 from enrich.decisions._differences import Differences, Locals
 from enrich.errors import PolicyError
 
@@ -69,7 +70,15 @@ def check_plan(plan: Mapping[str, Any], is_builtin: Callable[[str], bool], texts
                     f"the built-in `{called}` is refused: {reason}",
                     "refused_function", position, files, texts, function=called,
                 )  # fmt: skip
-            elif not is_builtin(called):
+            elif is_builtin(called):
+                wanted, given = ARITIES.get(called), len(statement["stmt"]["args"])
+                if wanted is not None and wanted != given:
+                    raise _error(
+                        f"`{called}` takes {_arguments(wanted)}, {given} given",
+                        "wrong_arity", position, files, texts, function=called,
+                        hint="bind the result by `:=`; the form with the result as last argument is not taken",
+                    )  # fmt: skip
+            else:
                 raise _error(
                     f"the function `{called}` is neither defined nor a built-in of the embedded evaluator",
                     "unknown_function", position, files, texts, function=called,
@@ -112,13 +121,17 @@ def _check_arity(
     if wanted != given:
         name = ".".join(["data", *called["path"][1:]])
         raise _error(
-            f"`{name}` takes {wanted} arguments and is given {given}",
+            f"`{name}` takes {_arguments(wanted)}, {given} given",
             "wrong_arity",
             position,
             files,
             texts,
             function=name,
         )
+
+
+def _arguments(count: int) -> str:
+    return f"{count} argument" if count == 1 else f"{count} arguments"
 
 
 def _check_locals(function: Mapping[str, Any], files: list[str], texts: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from enrich.decisions import Defined, EmbeddedEvaluator, Failed, Outcome, Undefined, load_policies, policy_set
+from enrich.decisions._arity import ARITIES
 from enrich.decisions.embedded import EmbeddedPolicies
 from enrich.errors import PolicyError
+from tests.decisions.opa_server import opa_binary
 
 HEAD = "package p\n\nimport rego.v1\n\n"
 
@@ -122,6 +125,8 @@ def test_the_rules_are_known_and_functions_are_none() -> None:
         ('x := semver.is_valid("1.02.3")', "refused_function", 5, 6, "semver.is_valid"),
         ("x := opa.runtime()", "refused_function", 5, 6, "opa.runtime"),
         ("f(a) := a\nx := f(1, 2)", "wrong_arity", 6, 6, "data.p.f"),
+        ('deny if startswith("a")', "wrong_arity", 5, 9, "startswith"),
+        ("x := count([1], 2, 3)", "wrong_arity", 5, 6, "count"),
         ("deny if input.risk == hihg", "unsafe_variable", 5, None, "data.p.deny"),
         ("x := 1 if y\ny := 1 if x", "recursion", 5, None, "data.p.x -> data.p.y -> data.p.x"),
         ("x := {", "rego_parse_error", 5, 6, ""),
@@ -145,6 +150,13 @@ def test_a_base_document_may_not_stand_where_a_rule_stands() -> None:
     assert refusal("x := 1", p={"x": {"deep": 2}}).error_code == "data_conflict"
     assert refusal("x := 1", p=3).error_code == "data_conflict"
     assert EmbeddedEvaluator().prepare(policy_set({"p.rego": HEAD + "x := 1"}, {"p": {"y": 2}}))
+
+
+def test_arities_are_those_of_the_real_opa() -> None:
+    command = [opa_binary(), "capabilities", "--current"]
+    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    declared = {b["name"]: b["decl"] for b in told["builtins"]}
+    assert {n: len(d.get("args", ())) for n, d in declared.items() if "variadic" not in d} == ARITIES
 
 
 #: strings that would break out of a string in the answer, were they not escaped there
