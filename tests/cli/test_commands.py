@@ -412,7 +412,7 @@ def test_serve_has_a_flag_for_every_setting_but_the_tokens(directory: Path) -> N
 
 def test_a_flag_of_any_setting_reaches_the_service(directory: Path) -> None:
     with serving(directory, "--max-request-events", "2", "--fsync", "false") as running:
-        answer = running.http.post("/v1/events", json=[event(f"f-{i}") for i in range(3)])
+        answer = running.http.post("/v1/events", json=[event(f"f-{i}") for i in range(21)])
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_events")
 
 
