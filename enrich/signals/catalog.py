@@ -211,7 +211,7 @@ def _read_sources(
 
 def _taken(name: str, file: str, other: str) -> DefinitionError:
     return DefinitionError(
-        f"the set {show(name)} is also {show(other)}",
+        f"the set {show(name)} is also {show(other, 1000)}",
         file=file,
         line=1,
         column=1,
