@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from enrich.signals.pieces import Statement
 
-__all__ = ["arrange", "function"]
+__all__ = ["arrange", "function", "needed"]
 
 _NAME: Final = re.compile(r"\bt\d+\b")
 
@@ -19,6 +19,23 @@ class _Group:
     key: frozenset[str]
     guards: tuple[str, ...]
     lines: list[str]
+
+
+def needed(statements: Sequence[Statement], after: Sequence[str]) -> list[Statement]:
+    """The statements without temporaries that nothing reads: an expression may have been written out where it is used.
+
+    Args:
+        after: lines that come behind them.
+    """
+    read = set(_NAME.findall("\n".join(after)))
+    kept = []
+    for statement in reversed(statements):
+        if statement.defines is None or statement.defines in read:
+            names = _NAME.findall(statement.code)
+            read.update(name for name in names if name != statement.defines)
+            read.update(_NAME.findall(" ".join(statement.guards)))
+            kept.append(statement)
+    return kept[::-1]
 
 
 def arrange(statements: Sequence[Statement]) -> list[str]:

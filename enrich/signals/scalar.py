@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from enrich.signals.facts import Facts, Known
+from enrich.signals.forms import folded_cast, is_null, logic_leaves, plain_text_test
 from enrich.signals.ir import Node
 from enrich.signals.pieces import (
     Statement,
@@ -68,7 +69,7 @@ class Scalars:
             found = self._emit(node)
             if self._uses.get(node, 0) > 1 and not self._known(node).fails and worth(found.code):
                 # a text test needs no null test, so its temporary may not depend on one either
-                needed = () if node.op in ("eq", "in") and _plain_text_test(node) else found.guards
+                needed = () if node.op in ("eq", "in") and plain_text_test(node) else found.guards
                 found = Val(self.define(found.code, needed), found.guards, found.as_int)
             self._memo[node] = found
         return found
@@ -230,7 +231,7 @@ class Scalars:
 
     def _op_cast(self, node: Node) -> Val:
         source, target = node.args[0].type, node.type
-        folded = _folded_cast(node)
+        folded = folded_cast(node)
         if folded is not None:
             return folded
         value = self.value(node.args[0])
@@ -301,7 +302,7 @@ class Scalars:
             operand = self.value(node.args[0])
             return all_true([*operand.guards, operand.code])
         value = self.value(node)
-        if node.op in ("eq", "in") and _plain_text_test(node):
+        if node.op in ("eq", "in") and plain_text_test(node):
             return value.code  # None equals no text
         return all_true([*value.guards, value.code])
 
@@ -333,6 +334,10 @@ class Scalars:
         if self._facts(node).fails:  # outside of CASE all of them are evaluated
             code = f"_{node.op}({', '.join(self.optional(a) for a in node.args)})"
             return self._nullable(node, code) if self._facts(node).nullable else Val(code)
+        if self._facts(node).nullable:
+            # it is asked when it is TRUE, and if it is not, when it is FALSE: what both look at is computed once
+            for leaf in logic_leaves(node):
+                self._uses[leaf] = self._uses.get(leaf, 0) + 1
         values = [self.value(a) for a in node.args]
         if not any(v.guards for v in values):
             return Val(f"({f' {node.op} '.join(v.code for v in values)})")
@@ -407,7 +412,7 @@ class Scalars:
         branches: list[tuple[str, Node]] = []
         conditions = list(zip(node.args[:-1:2], node.args[1:-1:2], strict=True))
         last = node.args[-1]
-        if len(conditions) == 1 and last.op == "assume" and last.value == "nonzero" and _is_null(node.args[1]):
+        if len(conditions) == 1 and last.op == "assume" and last.value == "nonzero" and is_null(node.args[1]):
             zero = conditions[0][0]
             if zero.op == "eq" and zero.args[0] == last.args[0]:  # nullif(x, 0): the assumption says it all
                 return self.value(last)
@@ -422,10 +427,10 @@ class Scalars:
             return self._float(last)
         if len(branches) == 1:
             test, then = branches[0]
-            if _is_null(last):
+            if is_null(last):
                 value = self._float(then)
                 return Val(value.code, union(((test,), value.guards)))
-            if _is_null(then):
+            if is_null(then):
                 value = self._float(last)
                 return Val(value.code, union(((negated(test),), value.guards)))
         code = self.optional(last)
@@ -477,28 +482,3 @@ _METHODS: Final[dict[str, str]] = {
     "distinct_from": "distinct", "not_distinct_from": "distinct",
 }  # fmt: skip
 _SYMBOLS: Final[dict[str, str]] = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-
-
-def _folded_cast(node: Node) -> Val | None:
-    """A cast of a constant to a finer DECIMAL, as a constant."""
-    (inner,) = node.args
-    if inner.op != "const" or not (inner.type.is_exact and node.type.is_decimal) or not isinstance(inner.value, int):
-        return None
-    shift = node.type.scale - inner.type.scale
-    scaled = inner.value * 10 ** max(shift, 0)
-    if shift < 0 or abs(scaled) > node.type.range[1]:
-        return None
-    return Val(f"({scaled})" if scaled < 0 else str(scaled))
-
-
-def _is_null(node: Node) -> bool:
-    return node.op == "const" and node.value is None
-
-
-def _plain_text_test(node: Node) -> bool:
-    """A column or attribute against texts: right without a null test."""
-    return (
-        node.args[0].type.id == "VARCHAR"
-        and node.args[0].op in ("column", "attribute")
-        and all(a.op == "const" and a.value is not None for a in node.args[1:])
-    )

@@ -8,7 +8,7 @@ from typing import Any
 from enrich.events.times import format_us
 from enrich.signals.facts import Known
 from enrich.signals.ir import Node
-from enrich.signals.layout import arrange, function
+from enrich.signals.layout import arrange, function, needed
 from enrich.signals.lower import Ask, PlanTables
 from enrich.signals.pieces import Statement, Val, temporaries, worth
 from enrich.signals.plan import WindowFunction
@@ -71,7 +71,7 @@ def outputs(
             always.append(f"{name!r}: {shown}")
         elif lines:
             finals.append(Statement(value.guards, "\n".join(lines)))
-    return always, [*arrange([*scalars.statements, *finals]), *risky]
+    return always, [*arrange(needed([*scalars.statements, *finals], risky)), *risky]
 
 
 def _shown(node: Node, code: str, known: Known) -> tuple[str, str]:
@@ -109,25 +109,30 @@ class _Leaves:
             return Val(name)
         return self._probe(node)
 
+    def _count(self, node: Node, index: int) -> str:
+        return self(Node("count", node.type, value=index)).code
+
     def _probe(self, node: Node) -> Val:
         ask = node.value
         assert isinstance(ask, Ask)  # INVARIANT: lowering makes every probe node with an Ask
         assert self.scalars is not None  # INVARIANT: set before anything is emitted
         v = ask.v
-        n = ""
-        if ask.kind not in ("since_break", "burst"):
-            count = self(Node("count", node.type, value=self.tables.values[v].count))
-            n = count.code
+        # a short window of a quiet entity holds no row or one: then the counts, which are at hand, are the answer
+        n = rows = self._count(node, self.tables.values[v].count)
+        if ask.kind in ("since_break", "burst"):
+            n = ""
         code = {
             "minimum": f"p.minimum(w, {v})",
             "maximum": f"p.maximum(w, {v})",
-            "distinct": f"p.distinct(w, {v})",
+            "distinct": f"(p.distinct(w, {v}) if {rows} > 1 else 1)",
             "last": f"p.last(w, {v})[0]",
             "last_at": f"p.last(w, {v})[1]",
-            "since_break": f"p.since_break(w, {ask.extra}, {v})",
-            "burst": f"p.burst(w, {v})",
+            "burst": f"(p.burst(w, {v}) if {rows} > 1 else {rows})",
             "quantile_cont": f"_quantile_cont(p, w, {v}, {n}, {ask.extra!r})",
         }.get(ask.kind, "")
+        if ask.kind == "since_break":
+            matches = self._count(node, ask.extra)
+            code = f"(p.since_break(w, {ask.extra}, {v}) if {rows} else {matches})"
         if ask.kind == "quantile_disc" and isinstance(ask.extra, float):
             code = f"_quantile_disc_double(p, w, {v}, {n}, {ask.extra!r})"
         elif ask.kind == "quantile_disc":
