@@ -30,6 +30,7 @@ __all__ = [
     "LockedError",
     "MethodNotAllowedError",
     "NewerFormatError",
+    "NotDurableError",
     "NotFoundError",
     "NumberNotExactError",
     "PayloadTooLargeError",
@@ -195,6 +196,14 @@ class JournalFailedError(EnrichError):
 class JournalFullError(EnrichError):
     code = "journal_full"
     status = 503
+
+
+class NotDurableError(EnrichError):
+    """A suspension acts from now on, in memory: the journal could not take it, and a restart forgets it."""
+
+    code = "not_durable"
+    status = 503
+    hint = "authority is withdrawn; mend the disk and suspend again, or it is back after a restart"
 
 
 class JournalCorruptError(EnrichError):

@@ -112,6 +112,23 @@ class ServiceClient:
         )
         return str(answer["sql"])
 
+    def suspend(self, scope: str, id_: str | None, reason: str, until: str | None, by: str | None) -> dict[str, Any]:
+        """See `BreakGlass.suspend`."""
+        body = orjson.dumps(_given(reason=reason, until=until, by=by))
+        headers = {"content-type": "application/json"}
+        answer: dict[str, Any] = self._ask("PUT", _suspension(scope, id_), content=body, headers=headers)["suspension"]
+        return answer
+
+    def lift(self, scope: str, id_: str | None, by: str | None) -> dict[str, Any]:
+        """See `BreakGlass.lift`."""
+        answer: dict[str, Any] = self._ask("DELETE", _suspension(scope, id_), params=_given(by=by))["lifted"]
+        return answer
+
+    def suspensions(self) -> list[dict[str, Any]]:
+        """What is in force, oldest first."""
+        answer: list[dict[str, Any]] = self._ask("GET", "/v1/suspensions")["suspensions"]
+        return answer
+
     def reload(self) -> dict[str, Any]:
         """See `Engine.reload`."""
         return self._ask("POST", "/v1/reload")
@@ -144,6 +161,10 @@ class ServiceClient:
         if response.is_success and isinstance(answer, dict):
             return answer
         raise _told_on(response.status_code, answer)
+
+
+def _suspension(scope: str, id_: str | None) -> str:
+    return "/v1/suspensions/" + "/".join(quote(part, safe="") for part in (scope, id_) if part is not None)
 
 
 def _is_loopback(host: str) -> bool:

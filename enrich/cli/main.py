@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from enrich.cli import check, ingest, journal, read, serve
+from enrich.cli import check, ingest, journal, read, serve, suspend
 from enrich.cli.output import print_error
 from enrich.errors import BadRequestError, EnrichError
 
@@ -30,6 +30,9 @@ def app() -> typer.Typer:
     commands.command("context")(read.context)
     commands.command("events")(read.events)
     commands.command("sql")(read.sql)
+    commands.command("suspend")(suspend.suspend)
+    commands.command("lift")(suspend.lift)
+    commands.command("suspensions")(suspend.suspensions)
     commands.command("check")(check.check)
     commands.command("reload")(check.reload)
     journals = typer.Typer(name="journal", help="The journal: what the engine learned, in order.", no_args_is_help=True)

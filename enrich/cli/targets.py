@@ -25,6 +25,11 @@ class Target(Protocol):
     def events(self, **filters: Any) -> dict[str, Any]: ...
     def entity_of(self, name: str) -> str | None: ...
     def sql(self, name: str, ids: Sequence[str], window: str | None, as_of: str | None) -> str: ...
+    def suspend(
+        self, scope: str, id_: str | None, reason: str, until: str | None, by: str | None
+    ) -> dict[str, Any]: ...
+    def lift(self, scope: str, id_: str | None, by: str | None) -> dict[str, Any]: ...
+    def suspensions(self) -> list[dict[str, Any]]: ...
 
 
 class LocalTarget:
@@ -46,6 +51,16 @@ class LocalTarget:
 
     def sql(self, name: str, ids: Sequence[str], window: str | None, as_of: str | None) -> str:
         return self.engine.sql(name, ids, window, as_of=as_of)
+
+    def suspend(self, scope: str, id_: str | None, reason: str, until: str | None, by: str | None) -> dict[str, Any]:
+        return self.engine.break_glass.suspend(scope, id_, reason=reason, until=until, by=by).body()
+
+    def lift(self, scope: str, id_: str | None, by: str | None) -> dict[str, Any]:
+        return self.engine.break_glass.lift(scope, id_, by=by).body()
+
+    def suspensions(self) -> list[dict[str, Any]]:
+        held, _, _ = self.engine.break_glass.in_force()
+        return [one.body() for one in held]
 
 
 @contextmanager

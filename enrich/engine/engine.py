@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from enrich.context import PAIRS, InputPaths, Key, canonical_json
 from enrich.decisions import Prepared
 from enrich.engine import maintenance, startup
 from enrich.engine.asked import Moment, entity_keys, moment_us
+from enrich.engine.breakglass import BreakGlass
 from enrich.engine.check import check_live
 from enrich.engine.live import Live
 from enrich.engine.readiness import readiness
@@ -20,6 +22,7 @@ from enrich.engine.reload import reload
 from enrich.engine.results import CheckReport, Decision, Readiness, RecordResult, ReloadReport
 from enrich.engine.retention import prune
 from enrich.engine.state import SecondText, State
+from enrich.engine.suspended import save_register
 from enrich.errors import (
     BadRequestError,
     BusyError,
@@ -61,9 +64,18 @@ class Engine:
             parts.settings.input_paths(), parts.settings.input_approvers, parts.settings.input_history
         )
         self._parts = parts
-        self._state = State(parts.live, parts.parser, parts.prepared, parts.journal.head, parts.observed_since_us)
+        self._state = State(
+            parts.live,
+            parts.parser,
+            parts.prepared,
+            parts.journal.head,
+            parts.observed_since_us,
+            parts.suspensions,
+            parts.members,
+        )
         self._state.pruned_us = parts.history.pruned_before_us()
         self._recorder = Recorder(parts, self._state)
+        self.break_glass = BreakGlass(parts, self._state)
         self._text_of = SecondText()
         self._reloading = threading.Lock()
         self._problems: tuple[str, ...] = ()
@@ -280,9 +292,10 @@ class Engine:
                 history = live.assembler.entities(selection.entities, wanted, approvers, as_of_us, state.held_since_us)
                 seq = state.seq
                 observed_since = state.observed_since
+                covering = state.suspensions.covering(wanted, state.members, as_of_us) if state.suspensions else ()
                 break
-        history["suspended"] = False
-        history["suspensions"] = []
+        history["suspended"] = bool(covering)
+        history["suspensions"] = [one.body() for one in covering]
         history["as_of"] = self._text_of(as_of_us)
         history["seq"] = seq
         history["status"] = "unavailable" if self.clock_behind else "fresh"
@@ -459,6 +472,7 @@ class Engine:
         state = self._state
         live = state.live  # read once: what is saved and what is asked for its position must be the same
         startup.save_index(self._parts, live, self._saved_position(live), state.order)
+        save_register(self.directory, self.journal, state)
 
     def _saved_position(self, live: Live) -> Callable[[], Position]:
         """What `live` has seen, asked under its index's lock.
@@ -500,6 +514,9 @@ class Engine:
             state.closed = True
         self._maintenance.stop()
         position = None if state.broken else self._saved_position(state.live)
+        if position is not None:
+            with contextlib.suppress(EnrichError, OSError):  # the journal has it all, and what follows tells the error
+                save_register(self.directory, self.journal, state)
         startup.close_parts(self._parts, state.live, position, state.order)
 
     def __enter__(self) -> Engine:

@@ -1,4 +1,4 @@
-"""Where the saved forms beside DuckDB stand: idempotency keys, index, definitions.
+"""Where the saved forms beside DuckDB stand: idempotency keys, index, definitions, suspensions.
 
 Each names the journal that it follows and the record that it has seen. A journal without that record has lost or
 replaced what was acknowledged; a saved form that is damaged says nothing, and is left out.
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from enrich.engine.definitions import saved_definitions
+from enrich.engine.suspended import SUSPENSIONS
 from enrich.errors import JournalBehindError, show
 from enrich.journal import Journal, Position, keys_position
+from enrich.suspensions import read_saved
 from enrich.windows import saved_position
 
 __all__ = ["INDEX", "KEYS", "Followed", "followed", "refuse_replaced"]
@@ -51,6 +53,8 @@ def followed(data: Path) -> list[Followed]:
         found.append(Followed("keys", *keys))
     if (definitions := saved_definitions(data)) is not None:
         found.append(Followed("definitions", definitions.journal_id, definitions.position))
+    if (suspensions := read_saved(data / SUSPENSIONS)) is not None:
+        found.append(Followed("suspensions", suspensions.journal_id, suspensions.position))
     return found
 
 

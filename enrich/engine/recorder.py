@@ -19,6 +19,7 @@ from enrich.errors import BusyError, EnrichError, IndexNotReadyError, show
 from enrich.events import EventBatch, EventParser, Parsed, Rejection
 from enrich.failpoints import failpoint
 from enrich.journal import Position, PreparedRecord, Reservation
+from enrich.suspensions import Members
 from enrich.windows import Index, PreparedBlock
 
 __all__ = ["Events", "Recorder"]
@@ -129,6 +130,7 @@ class Recorder:
         live = state.live
         times = batch.columns["occurred_at"]
         earliest = min(times)
+        members = Members.of(batch)
         block, record = self._prepare(live.index, batch, two_threads)
         named = False  # by a line of the journal, or perhaps
         try:
@@ -141,6 +143,7 @@ class Recorder:
                     appended = self._journal.append(record)
                     with live.index.lock:
                         live.index.link(block, appended.seq)
+                        state.members.add(members)
                         state.position = Position(appended.last_seq, appended.hash)
                         state.observe(earliest)
                     if state.ordered is not None:

@@ -22,12 +22,14 @@ from enrich.engine.check import ask, compare, sample
 from enrich.engine.followed import INDEX, followed, refuse_replaced
 from enrich.engine.known import load_keys, save_keys
 from enrich.engine.live import Live, index_plans
+from enrich.engine.suspended import load_register
 from enrich.errors import ConfigError, DefinitionError, EnrichError
 from enrich.events import EventParser
 from enrich.history import FILE_NAME, Follower, History, reading
 from enrich.journal import Journal, KeyStore, Position, Record
 from enrich.settings import Settings
 from enrich.signals import Catalog, DefinitionErrors, load_catalog
+from enrich.suspensions import Members, Register
 from enrich.windows import Index, SavedPosition
 
 __all__ = [
@@ -63,6 +65,8 @@ class Parts:
     parser: EventParser
     prepared: Prepared | None
     observed_since_us: int | None
+    suspensions: Register
+    members: Members
     temporary: tempfile.TemporaryDirectory[str] | None = None
 
 
@@ -83,6 +87,9 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
         with history.all_cores():
             keys = load_keys(data, journal, history, progress)
             live = Live(catalog, _load_index(data, catalog, settings, journal, history, progress))
+            members = Members()
+            with history.cursor() as cursor:
+                members.load(cursor)
         follower = Follower(
             history,
             journal,
@@ -103,6 +110,8 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
             event_parser(catalog, settings, journal, history.pruned_before_us()),
             prepared,
             history.observed_since_us(),
+            load_register(data, journal),
+            members,
         )
         if definitions.changed(parts, catalog, prepared):
             found = differences(live, history, journal.head.seq, journal.now_us())

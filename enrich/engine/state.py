@@ -9,6 +9,7 @@ from enrich.engine.live import Live
 from enrich.errors import EnrichError, IndexNotReadyError
 from enrich.events import EventBatch, EventParser, format_us
 from enrich.journal import Position
+from enrich.suspensions import Members, Register
 
 __all__ = ["SecondText", "State"]
 
@@ -35,7 +36,7 @@ class State:
     """The live definitions and how far history goes.
 
     `order` is held by whoever gives a record its place; `live.index.lock`, inside it, by whoever makes the record
-    visible or reads a context. `position` and `observed_since` change under both.
+    visible or reads a context. `position`, `observed_since`, `suspensions` and `members` change under both.
     """
 
     def __init__(
@@ -45,12 +46,16 @@ class State:
         policies: Prepared | None,
         position: Position,
         observed_since_us: int | None,
+        suspensions: Register,
+        members: Members,
     ) -> None:
         self.order = threading.Lock()
         self.live = live
         self.parser = parser
         self.policies = policies
         self.position = position
+        self.suspensions = suspensions
+        self.members = members
         #: while an index is about to go live, what is ordered meanwhile, with first seqs; changes under `order`
         self.ordered: list[tuple[EventBatch, int]] | None = None
         self.observed_since_us: int | None = None

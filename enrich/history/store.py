@@ -34,8 +34,8 @@ from enrich.journal.format import Position, genesis_hash
 __all__ = ["FILE_NAME", "History", "PruneReport"]
 
 FILE_NAME: Final = "history.duckdb"
-#: what takes events or authority away, and this version does not act on: passed over, every later answer is wrong
-_NOT_APPLIED: Final = frozenset(("erase", "suspension", "void"))
+#: what takes events away, and this version does not act on: passed over, every later answer is wrong
+_NOT_APPLIED: Final = frozenset(("erase", "void"))
 
 
 @dataclass(frozen=True, slots=True)

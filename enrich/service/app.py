@@ -30,6 +30,7 @@ _TAGS = (
     ("decisions", "A policy's input with its history, and OPA's Data API on it."),
     ("entities", "One entity's signals."),
     ("signals", "What the signals are."),
+    ("suspensions", "Break-glass: authority withdrawn, and given back."),
     ("operations", "Reload, health, metrics."),
 )
 

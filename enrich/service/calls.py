@@ -8,6 +8,7 @@ from typing import Any, Final
 from enrich.service.documentation import answer, body, operation, parameter, path_parameter
 from enrich.service.routing import Call
 from enrich.service.schemas import ref
+from enrich.service.suspension_calls import suspension_calls
 
 __all__ = ["calls"]
 
@@ -75,7 +76,14 @@ _AS_OF: Final = parameter(
 
 def calls() -> list[Call]:
     """The service's calls, in the order of the reference."""
-    return [*_event_calls(), *_enrich_calls(), *_data_calls(), *_entity_calls(), *_operator_calls()]
+    return [
+        *_event_calls(),
+        *_enrich_calls(),
+        *_data_calls(),
+        *_entity_calls(),
+        *suspension_calls(),
+        *_operator_calls(),
+    ]
 
 
 def _event_calls() -> list[Call]:

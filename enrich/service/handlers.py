@@ -9,6 +9,7 @@ from enrich.service.events import EventRoutes
 from enrich.service.operations import OperatorRoutes
 from enrich.service.routing import Handler
 from enrich.service.runtime import Runtime
+from enrich.service.suspensions import SuspensionRoutes
 
 __all__ = ["handlers"]
 
@@ -17,6 +18,7 @@ def handlers(runtime: Runtime) -> dict[str, Handler]:
     """The handlers of one runtime; the names are those of `calls`."""
     events, enrichment, data = EventRoutes(runtime), EnrichRoute(runtime), DataRoutes(runtime)
     entities, operations = EntityRoutes(runtime), OperatorRoutes(runtime)
+    suspensions = SuspensionRoutes(runtime)
     return {
         "post_events": events.post,
         "get_events": events.get,
@@ -33,6 +35,13 @@ def handlers(runtime: Runtime) -> dict[str, Handler]:
         "signals": entities.signals,
         "signals_schema": entities.schema,
         "signals_sql": entities.sql,
+        "suspend": suspensions.put,
+        "suspension": suspensions.get,
+        "lift": suspensions.delete,
+        "suspend_all": suspensions.put,
+        "suspension_of_all": suspensions.get,
+        "lift_all": suspensions.delete,
+        "suspensions": suspensions.list,
         "reload": operations.reload,
         "check": operations.check,
         "journal_verify": operations.verify,

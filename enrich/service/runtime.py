@@ -36,15 +36,25 @@ class Runtime:
         self.evaluations = BoundedPool(
             "evaluation", threads=2, waiting=settings.evaluation_queue, deadline_seconds=deadline
         )
+        #: break-glass: nothing else may stand before it
+        self.suspensions = BoundedPool("suspension", threads=1, waiting=64, deadline_seconds=deadline)
         self.durable: DurableAnswers
         self.records: LoopBridge[RecordResult]
         self.together: Together
-        for name, pool in (("ingest", self.ingest), ("read", self.reads), ("evaluation", self.evaluations)):
+        for name, pool in self._pools().items():
             metrics.gauge(
                 f"enrich_{name}_queue_depth",
                 f"Requests in the {name} pool, running or waiting.",
                 partial(getattr, pool, "depth"),
             )
+
+    def _pools(self) -> dict[str, BoundedPool]:
+        return {
+            "ingest": self.ingest,
+            "read": self.reads,
+            "evaluation": self.evaluations,
+            "suspension": self.suspensions,
+        }
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Binds what belongs to the event loop."""
@@ -54,5 +64,5 @@ class Runtime:
 
     def stop(self) -> None:
         """Ends the pools; the engine stays open, it belongs to whoever opened it."""
-        for pool in (self.ingest, self.reads, self.evaluations):
+        for pool in self._pools().values():
             pool.close()

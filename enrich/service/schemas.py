@@ -15,6 +15,7 @@ from enrich.events.model import (
     RUN_OUTCOMES,
     STRING_COLUMNS,
 )
+from enrich.suspensions import SCOPES
 
 __all__ = ["components", "ref"]
 
@@ -84,6 +85,38 @@ def components() -> dict[str, Schema]:
                 "status": {"enum": ["fresh", "stale", "unavailable"]},
             },
         },
+        "Suspension": _object(
+            {
+                "scope": {"enum": list(SCOPES)},
+                "id": {"type": "string"},
+                "reason": {"type": "string"},
+                "since": {"type": "string", "format": "date-time"},
+                "until": {"type": "string", "format": "date-time", "description": "absent: until it is lifted"},
+                "by": {"type": "string"},
+                "seq": _COUNT | {"description": "absent: it acts in memory only"},
+            },
+            required=("scope", "reason", "since"),
+        ),
+        "SuspendRequest": _object(
+            {
+                "reason": {"type": "string", "minLength": 1, "maxLength": 500},
+                "until": {"type": ["string", "null"], "format": "date-time"},
+                "by": {"type": ["string", "null"], "maxLength": 200, "description": "who says so"},
+            },
+            required=("reason",),
+        ),
+        "SuspendAnswer": _object({"suspension": ref("Suspension"), "seq": _COUNT}),
+        "LiftAnswer": _object({"lifted": ref("Suspension"), "seq": _COUNT}),
+        "SuspensionAnswer": _object(
+            {"suspension": ref("Suspension"), "as_of": {"type": "string", "format": "date-time"}, "seq": _COUNT}
+        ),
+        "SuspensionsAnswer": _object(
+            {
+                "suspensions": {"type": "array", "items": ref("Suspension")},
+                "as_of": {"type": "string", "format": "date-time"},
+                "seq": _COUNT,
+            }
+        ),
         "ReloadAnswer": _object(
             {
                 "changed": {"type": "boolean"},

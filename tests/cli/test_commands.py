@@ -448,3 +448,22 @@ def test_the_reference_page_is_what_the_commands_say() -> None:
 
     page = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
     assert page.read_text() == reference(), "run `python -m enrich.cli.reference > docs/reference/cli.md`"
+
+
+def test_suspend_suspensions_and_lift_answer_alike_on_both(target: tuple[Path, tuple[str, ...]]) -> None:
+    name = f"cli-{target[1][0]}"
+    file = lines(target[0] / "s.ndjson", event(f"{name}-s", agent_id=name))
+    assert run(target, "ingest", file).returncode == 0
+    done = run(target, "suspend", "agent", name, "--reason", "it misbehaves", "--by", "oncall")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"suspended: agent {name} since 20")
+    assert done.stdout.rstrip().endswith(", by oncall: it misbehaves")
+    held = json.loads(run(target, "suspensions", "--json").stdout)["suspensions"]
+    assert [(s["scope"], s["id"]) for s in held] == [("agent", name)]
+    assert run(target, "suspensions").stdout.startswith(f"agent {name} since 20")
+    assert run(target, "lift", "agent", name).returncode == 0
+    assert run(target, "suspensions").stdout == "nothing is suspended\n"
+    again = run(target, "lift", "agent", name)
+    assert again.returncode == 1
+    assert "not_suspended" in again.stderr
+    assert run(target, "suspend", "agent", name).returncode == 2  # no reason

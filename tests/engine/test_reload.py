@@ -297,6 +297,7 @@ def test_a_journal_without_the_definitions_that_went_live_is_refused(tmp_path: P
     for path in (data / "index", data / "keys"):
         shutil.rmtree(path)
     (data / "history.duckdb").unlink()
+    (data / "suspensions.json").unlink()
     segment = data / "journal/00000001.ndjson"
     segment.write_bytes(b"".join(segment.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(JournalBehindError):

@@ -46,11 +46,16 @@ def forget_keys(data: Path) -> None:
     shutil.rmtree(data / "keys", ignore_errors=True)
 
 
+def forget_suspensions(data: Path) -> None:
+    (data / "suspensions.json").unlink(missing_ok=True)
+
+
 FOLLOWERS = {
     "history": forget_history,
     "index": forget_index,
     "keys": forget_keys,
     "definitions": forget_definitions,
+    "suspensions": forget_suspensions,
 }
 
 
@@ -164,7 +169,7 @@ def test_what_a_newer_version_wrote_is_refused(tmp_path: Path, make: Callable[[P
         open_engine(tmp_path)
 
 
-@pytest.mark.parametrize("type_", ["suspension", "void", "erase"])
+@pytest.mark.parametrize("type_", ["void", "erase"])
 def test_a_record_that_takes_away_what_this_version_would_still_count_is_refused(tmp_path: Path, type_: str) -> None:
     with open_engine(tmp_path) as engine:
         seq = engine.record([event(1)]).seq
@@ -196,7 +201,7 @@ def restore(directory: Path, files: dict[str, bytes]) -> None:
         path.write_bytes(data)
 
 
-@pytest.mark.parametrize("kept", ["all", "history", "index", "keys"])
+@pytest.mark.parametrize("kept", ["all", "history", "index", "keys", "suspensions"])
 def test_a_journal_that_lost_what_followers_know_is_refused_and_left_as_it_is(tmp_path: Path, kept: str) -> None:
     data, at = tmp_path / "data", now_us() - 1000
     with open_engine(tmp_path, sidecar_rows=20) as engine:
@@ -221,7 +226,7 @@ def test_a_journal_that_lost_what_followers_know_is_refused_and_left_as_it_is(tm
         assert runs(engine) == 102
 
 
-@pytest.mark.parametrize("kept", ["all", "history", "index", "keys"])
+@pytest.mark.parametrize("kept", ["all", "history", "index", "keys", "suspensions"])
 def test_a_journal_with_other_records_than_followers_know_is_refused(tmp_path: Path, kept: str) -> None:
     data, at = tmp_path / "data", now_us() - 1000
     with open_engine(tmp_path) as engine:

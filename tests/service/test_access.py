@@ -33,6 +33,13 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("GET", "/v1/signals", "read"),
     ("GET", "/v1/signals/schema.json", "read"),
     ("GET", "/v1/signals/agent_runs/sql?id=a&window=24h", "read"),
+    ("PUT", "/v1/suspensions/team/t", "admin"),
+    ("GET", "/v1/suspensions/team/t", "read"),
+    ("DELETE", "/v1/suspensions/team/t", "admin"),
+    ("PUT", "/v1/suspensions/all", "admin"),
+    ("GET", "/v1/suspensions/all", "read"),
+    ("DELETE", "/v1/suspensions/all", "admin"),
+    ("GET", "/v1/suspensions", "read"),
     ("POST", "/v1/reload", "admin"),
     ("POST", "/v1/check", "admin"),
     ("POST", "/v1/journal/verify", "admin"),
@@ -61,6 +68,7 @@ def test_every_route_is_listed_here(guarded: Running) -> None:
         "/v0/data/{path}": "/v0/data/test/authority",
         "/v1/entities/{entity}/{id}": "/v1/entities/agent/a",
         "/v1/entities/{entity}/{id}/{id2}": "/v1/entities/agent_workflow/a/w",
+        "/v1/suspensions/{scope}/{id}": "/v1/suspensions/team/t",
         "/v1/signals/{set}/sql": "/v1/signals/agent_runs/sql",
     }
     assert {(m, concrete.get(p, p)) for m, p in declared} == {(m, p.partition("?")[0]) for m, p, _ in ROUTES}

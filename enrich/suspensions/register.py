@@ -1,0 +1,92 @@
+"""The suspensions that are in force, following the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from enrich.suspensions.members import Members
+from enrich.suspensions.model import Covering, Match, Scope, Suspension, from_record
+
+__all__ = ["Register"]
+
+
+class Register:
+    """What is suspended, by scope and id.
+
+    Changed under the index's lock, and read under it where what is read belongs to a context; a reader without it sees
+    some state, whole: what is held is replaced, never changed.
+    """
+
+    def __init__(self, held: Iterable[Suspension] = ()) -> None:
+        self._held: dict[tuple[Scope, str], Suspension] = {(s.scope, s.id): s for s in held}
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def apply(self, body: Mapping[str, Any], seq: int | None, at_us: int) -> None:
+        """Take in a `suspension` record. One that renews another in force keeps its beginning.
+
+        Args:
+            seq: None for one that could not be journaled.
+        """
+        key = (body["scope"], body["id"])
+        held = dict(self._held)
+        before = held.pop(key, None)
+        if body["action"] == "suspend":
+            fresh = from_record(body, seq, at_us)
+            if before is not None and before.in_force(at_us):
+                fresh = Suspension(
+                    fresh.scope, fresh.id, fresh.reason, before.since_us, fresh.until_us, fresh.by, fresh.seq
+                )
+            held[key] = fresh
+        self._held = held
+
+    def get(self, scope: Scope, id_: str, as_of_us: int) -> Suspension | None:
+        """The one in force under that very name."""
+        held = self._held.get((scope, id_))
+        return held if held is not None and held.in_force(as_of_us) else None
+
+    def durable(self, now_us: int) -> tuple[Suspension, ...]:
+        """All that are held by a record and not over."""
+        return tuple(s for s in self._held.values() if s.seq is not None and s.in_force(max(now_us, s.since_us)))
+
+    def in_force(self, as_of_us: int) -> list[Suspension]:
+        """All that hold at that moment, oldest first."""
+        return sorted(
+            (s for s in self._held.values() if s.in_force(as_of_us)), key=lambda s: (s.since_us, s.scope, s.id)
+        )
+
+    def covering(self, ids: Mapping[str, object], members: Members, as_of_us: int) -> list[Covering]:
+        """Those in force that cover a request.
+
+        Args:
+            ids: the request's `agent`, `team`, `workflow`, `org`: a string, or None where the request lacks it. An
+                entity that is not asked about at all is not in it; pairs may be, and say nothing here.
+            members: what the agent's events name.
+        """
+        if not self._held:
+            return []
+        found = []
+        for suspension in self.in_force(as_of_us):
+            match = _match(suspension, ids, members)
+            if match is not None:
+                found.append(Covering(suspension, match))
+        return found
+
+
+def _match(suspension: Suspension, ids: Mapping[str, object], members: Members) -> Match | None:
+    scope, wanted = suspension.scope, suspension.id
+    if scope == "all":
+        return "all"
+    given = ids.get(scope)
+    if given == wanted:
+        return "id"
+    agent = ids.get("agent")
+    known: frozenset[str] = frozenset()
+    if isinstance(agent, str) and scope in ("team", "org"):
+        known = members.teams(agent) if scope == "team" else members.orgs(agent)
+        if wanted in known:
+            return "known"
+    # INVARIANT: whoever leaves out the id that would tell is not better off than who sends it
+    return "unknown" if scope in ids and given is None and not known else None
