@@ -273,7 +273,7 @@ class Engine:
         as_of_us: int | None,
         select: Sequence[str] | None,
     ) -> dict[str, Any]:
-        state = self._state
+        state, journal = self._state, self.journal
         while True:
             live = state.live
             selection = live.selection(select)
@@ -287,8 +287,9 @@ class Engine:
                     continue  # a reload took its place: nothing is linked to this one any more
                 if state.broken is not None or state.closed:
                     state.check_open()
+                now_us = journal.now_us()
                 if as_of_us is None:
-                    as_of_us = self.journal.now_us()
+                    as_of_us = now_us
                 history = live.assembler.entities(selection.entities, wanted, approvers, as_of_us, state.held_since_us)
                 seq = state.seq
                 observed_since = state.observed_since
@@ -298,7 +299,7 @@ class Engine:
         history["suspensions"] = [one.body() for one in covering]
         history["as_of"] = self._text_of(as_of_us)
         history["seq"] = seq
-        history["status"] = "unavailable" if self.clock_behind else "fresh"
+        history["status"] = "unavailable" if journal.behind_us > self._max_behind_us else "fresh"
         history["lag_seconds"] = None
         history["observed_since"] = observed_since
         history["catalog"] = live.catalog.version

@@ -95,6 +95,8 @@ class Journal:
         self._full: OpenSegment | None = None  # written to the end, to be closed before anything after it is answered
         self._next: OpenSegment | None = None  # made ahead, so that the ordered step only changes over
         last_at = self._open.last_at
+        #: `clock_behind_us` as of the last `now_us`, for who has just asked for that
+        self.behind_us = 0
         self._last_us = 0 if last_at == BEGINNING else parse_rfc3339_us(last_at)
         self._closed = False
         self._sync = GroupSync(self._flush, self._idle, self._open.end)
@@ -212,6 +214,7 @@ class Journal:
             now = self._clock()
             if now > self._last_us:
                 self._last_us = now
+            self.behind_us = self._last_us - now
             return self._last_us
 
     # -- writing --------------------------------------------------------------------------------------------------
