@@ -19,9 +19,9 @@ from enrich.signals import Catalog
 if TYPE_CHECKING:
     from enrich.engine.startup import Parts
 
-__all__ = ["Definitions", "SavedDefinitions", "changed", "saved_definitions"]
+__all__ = ["FILE", "Definitions", "SavedDefinitions", "changed", "saved_definitions"]
 
-_FILE: Final = "definitions.json"
+FILE: Final = "definitions.json"
 _FORMAT: Final = 1
 
 
@@ -37,7 +37,7 @@ class SavedDefinitions:
 def saved_definitions(data: Path) -> SavedDefinitions | None:
     """What a data directory says was journaled last; None when it says nothing, or the file is damaged."""
     try:
-        fields = unseal((data / _FILE).read_bytes(), _FILE)
+        fields = unseal((data / FILE).read_bytes(), FILE)
         return SavedDefinitions(fields["journal_id"], Position(fields["seq"], fields["hash"]), fields["digest"])
     except (OSError, EnrichError, KeyError):
         return None
@@ -78,7 +78,7 @@ class Definitions:
         self._record = parts.journal.prepare("definitions", self._body)
         self._at = Position(0, "")
         with contextlib.suppress(FileNotFoundError):
-            (parts.directory / _FILE).unlink()
+            (parts.directory / FILE).unlink()
             _sync(parts.directory)
 
     def append(self) -> None:
@@ -98,9 +98,9 @@ class Definitions:
             "hash": self._at.hash,
             "digest": _digest(self._body),
         }
-        temporary = parts.directory / (_FILE + ".new")
+        temporary = parts.directory / (FILE + ".new")
         temporary.write_bytes(sealed(saved))
-        temporary.replace(parts.directory / _FILE)
+        temporary.replace(parts.directory / FILE)
 
 
 def _sync(directory: Path) -> None:

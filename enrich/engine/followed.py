@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from enrich.engine.definitions import saved_definitions
+from enrich.engine.definitions import FILE, saved_definitions
 from enrich.engine.suspended import SUSPENSIONS
 from enrich.errors import JournalBehindError, show
 from enrich.journal import Journal, Position, keys_position
@@ -25,11 +25,12 @@ KEYS: Final = "keys"
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What a saved form has seen."""
+    """What a saved form has seen; `path` is the file or directory that it is."""
 
     name: str
     journal_id: str
     position: Position
+    path: Path
 
     def check_journal(self, journal_id: str) -> None:
         """
@@ -48,13 +49,13 @@ def followed(data: Path) -> list[Followed]:
     """The saved forms of a data directory whose position can be read."""
     found = []
     if (index := saved_position(data / INDEX)) is not None:
-        found.append(Followed("index files", index.journal_id, Position(index.seq, index.hash)))
+        found.append(Followed("index files", index.journal_id, Position(index.seq, index.hash), data / INDEX))
     if (keys := keys_position(data / KEYS)) is not None:
-        found.append(Followed("keys", *keys))
+        found.append(Followed("keys", *keys, data / KEYS))
     if (definitions := saved_definitions(data)) is not None:
-        found.append(Followed("definitions", definitions.journal_id, definitions.position))
+        found.append(Followed("definitions", definitions.journal_id, definitions.position, data / FILE))
     if (suspensions := read_saved(data / SUSPENSIONS)) is not None:
-        found.append(Followed("suspensions", suspensions.journal_id, suspensions.position))
+        found.append(Followed("suspensions", suspensions.journal_id, suspensions.position, data / SUSPENSIONS))
     return found
 
 

@@ -8,6 +8,7 @@ durable, and never knows signals, contexts or decisions: delete its file and it 
 from enrich.history.connection import reading
 from enrich.history.follower import Follower, FollowerFailure, FollowerStatus, Lag
 from enrich.history.keys import KeyBlock
+from enrich.history.position import stored_position
 from enrich.history.query import EventFilter, EventsPage
 from enrich.history.store import FILE_NAME, History, PruneReport
 
@@ -23,4 +24,5 @@ __all__ = [
     "Lag",
     "PruneReport",
     "reading",
+    "stored_position",
 ]
