@@ -15,7 +15,7 @@ from enrich.settings import Settings
 if TYPE_CHECKING:
     from enrich.engine import Engine
 
-__all__ = ["LocalTarget", "Target", "has_journal", "open_engine", "open_target"]
+__all__ = ["LocalTarget", "Target", "has_journal", "open_engine", "open_target", "service_named"]
 
 
 class Target(Protocol):
@@ -76,32 +76,38 @@ def open_engine(settings: Settings, *, temporary: bool = False) -> Iterator[Engi
     from enrich.engine import Engine  # half a second of imports that --help need not wait for
 
     console = errors()
+    hint = "ask it: use --url http://127.0.0.1:8686 (or where it listens) instead of --data"
     with console.status("opening") as status:
 
         def progress(what: str, done: int, total: int) -> None:
             status.update(f"opening: {what} {done} of {total}")
 
         try:
-            engine = Engine.open(
-                None if temporary else settings.data,
-                queries=settings.queries,
-                policies=settings.policies,
-                settings=settings,
-                progress=progress,
-            )
-        except LockedError as error:
-            if "file" in error.detail:
-                raise  # whoever has that one file open is no service
-            raise LockedError(
-                f"a running service holds {show(str(settings.data))}",
-                hint="ask it: use --url http://127.0.0.1:8686 (or where it listens) instead of --data",
-            ) from error
+            with service_named(settings.data, hint):
+                engine = Engine.open(
+                    None if temporary else settings.data,
+                    queries=settings.queries,
+                    policies=settings.policies,
+                    settings=settings,
+                    progress=progress,
+                )
         except PolicyError as error:
             raise _located(error, settings.policies) from error
     try:
         yield engine
     finally:
         engine.close()
+
+
+@contextmanager
+def service_named(data: Path, hint: str) -> Iterator[None]:
+    """A held directory is told as what it is to whoever called: a running service's, with `hint` what to do."""
+    try:
+        yield
+    except LockedError as error:
+        if "file" in error.detail:
+            raise  # whoever has that one file open is no service
+        raise LockedError(f"a running service holds {show(str(data))}", hint=hint) from error
 
 
 def has_journal(data: Path) -> bool:

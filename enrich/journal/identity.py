@@ -22,6 +22,7 @@ __all__ = [
     "MIGRATIONS",
     "Identity",
     "create_identity",
+    "journal_files",
     "migrate",
     "read_identity",
     "sealed",
@@ -83,6 +84,18 @@ def create_identity(directory: Path, disk: Disk, created_at: str) -> Identity:
     }
     disk.write_file(directory / FILE, sealed(fields))
     return Identity(journal_id, key, FORMAT)
+
+
+def journal_files(data: Path) -> Path:
+    """The directory of the journal in a data directory.
+
+    Raises:
+        JournalCorruptError: there is none.
+    """
+    files = data / "journal"
+    if not files.is_dir():
+        raise JournalCorruptError(f"{show(str(data))} has no journal", file=str(files), reason="missing")
+    return files
 
 
 def read_identity(directory: Path) -> Identity:

@@ -30,7 +30,7 @@ from enrich.journal.segment import (
 )
 from enrich.journal.sidecar import DIRECTORY, remove_unnamed
 
-__all__ = ["BEGINNING", "Recovered", "complete_but_for_newline", "list_segments", "recover"]
+__all__ = ["BEGINNING", "Recovered", "complete_but_for_newline", "find_files", "list_segments", "recover"]
 
 #: `at` before the first record
 BEGINNING: Final = "0001-01-01T00:00:00.000000Z"
@@ -49,6 +49,16 @@ class Recovered:
     removed_sidecars: list[str] = field(default_factory=list)
 
 
+def find_files(directory: Path) -> tuple[set[int], set[int]]:
+    """The numbers of the segments that are there, and of the manifests."""
+    found: dict[str, set[int]] = {"ndjson": set(), "manifest.json": set()}
+    for name in os.listdir(directory):
+        match = _SEGMENT.fullmatch(name)
+        if match is not None:
+            found[match[2]].add(int(match[1]))
+    return found["ndjson"], found["manifest.json"]
+
+
 def list_segments(directory: Path, identity: Identity) -> tuple[list[Manifest], list[int]]:
     """The manifests of the closed segments, checked against each other, and the numbers of those without one.
 
@@ -56,12 +66,7 @@ def list_segments(directory: Path, identity: Identity) -> tuple[list[Manifest], 
         JournalCorruptError: a segment is missing, has another size than its manifest says, or does not follow the
         one before.
     """
-    found: dict[str, set[int]] = {"ndjson": set(), "manifest.json": set()}
-    for name in os.listdir(directory):
-        match = _SEGMENT.fullmatch(name)
-        if match is not None:
-            found[match[2]].add(int(match[1]))
-    closed, files = found["manifest.json"], found["ndjson"]
+    files, closed = find_files(directory)
     highest = max(closed | files, default=0)
     if not highest and any((directory / DIRECTORY).glob("*.parquet")):
         # a journal that was just made has no sidecars yet: these are of lines that are gone

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enrich.errors import EnrichError, JournalCorruptError, NewerFormatError, show
+from enrich.errors import EnrichError, JournalCorruptError, NewerFormatError
 from enrich.journal.bodycheck import BodyCheck, Problem
 from enrich.journal.format import Position, genesis_hash
-from enrich.journal.identity import FILE, Identity, read_identity
+from enrich.journal.identity import FILE, Identity, journal_files, read_identity
 from enrich.journal.recovery import BEGINNING, complete_but_for_newline, list_segments
 from enrich.journal.segment import Manifest, Scan, scan, segment_path
 from enrich.journal.sidecar import DIRECTORY
@@ -61,9 +61,7 @@ def verify(directory: Path, *, progress: Progress | None = None) -> VerifyReport
         NewerFormatError: a newer version wrote here.
         JournalCorruptError: `directory` has no journal at all.
     """
-    files = directory / "journal"
-    if not files.is_dir():
-        raise JournalCorruptError(f"{show(str(directory))} has no journal", file=str(files), reason="missing")
+    files = journal_files(directory)
     try:
         identity = read_identity(files)
         manifests, rest = list_segments(files, identity)
