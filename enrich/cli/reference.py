@@ -15,10 +15,10 @@ __all__ = ["reference"]
 _NOTE: Final = """\
 This page is the output of `python -m enrich.cli.reference`: the commands' own `--help`.
 
-Every command but `serve` that takes `--data` takes `--url` too, and then asks the running service that holds the
-directory. Settings come from flags, then `ENRICH_*` variables, then `enrich.toml` (see settings). An exit code of 0
-says that all went well, 1 that something did not (the reason is on standard error), 2 that the command was called
-wrongly.
+Every command but `serve` and `journal cut` that takes `--data` takes `--url` too, and then asks the running service
+that holds the directory. Settings come from flags, then `ENRICH_*` variables, then `enrich.toml` (see settings). An
+exit code of 0 says that all went well, 1 that something did not (the reason is on standard error), 2 that the command
+was called wrongly.
 """
 
 

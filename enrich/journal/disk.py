@@ -58,6 +58,22 @@ class Disk:
         os.replace(source, target)
         self.sync_dir(target.parent)
 
+    def link(self, source: Path, target: Path) -> None:
+        """A second, durable name for a file that nobody changes any more; a copy where there are no hard links."""
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            raise
+        except OSError:
+            self.write_file(target, source.read_bytes())
+            return
+        self.sync_dir(target.parent)
+
+    def remove(self, path: Path) -> None:
+        """Unlink, durably."""
+        path.unlink()
+        self.sync_dir(path.parent)
+
     def write_file(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
         """A small file that is there whole or not at all: written aside, fsynced, renamed, directory fsynced."""
         aside = path.with_name(path.name + ".tmp")

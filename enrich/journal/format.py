@@ -27,6 +27,9 @@ TYPES: Final = frozenset(
     )
 )  # fmt: skip
 
+#: what has records in it, and can be given up; without the journal's identity there is nothing to cut
+_CUTTABLE: Final = (".ndjson", ".manifest.json", ".parquet")
+
 _SHA: Final = rb"([0-9a-f]{64})"
 _LINE: Final = re.compile(
     rb'\{"v":([0-9]{1,9}),"seq":([0-9]{1,19}),"count":([0-9]{1,9}),"type":"([a-z_]{1,32})",'
@@ -124,8 +127,11 @@ def skim_line(line: bytes, *, file: str, number: int) -> tuple[int, int]:
 def corrupt(reason: str, file: str, line: int | None = None, seq: int | None = None) -> JournalCorruptError:
     """The error that stops a start: file, line and reason, and what an operator can do."""
     where = file if line is None else f"{file}, line {line}"
+    hint = "put the file back from a copy"
+    if file.endswith(_CUTTABLE):
+        hint += ": nothing from here on can be trusted; or give all of that up by `enrich journal cut --after SEQ`"
     return JournalCorruptError(
         f"{where}: {reason}",
-        hint="put the file back from a copy: nothing from here on can be trusted",
+        hint=hint,
         file=file, line=line, seq=seq, reason=reason,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Opening a journal's files: manifests checked, the tail verified, torn bytes set aside, the open segment made anew.
 
 Torn is only what follows the last newline of the last segment. A complete line that does not verify is never cut: it
-stops the start.
+stops the start, and `enrich journal cut` is the operator's decision.
 """
 
 from __future__ import annotations
