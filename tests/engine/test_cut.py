@@ -26,6 +26,8 @@ from tests.engine.support import event, events, fates, now_us, open_engine, runs
 
 SETTINGS: dict[str, Any] = {"segment_bytes": 8 << 10, "sidecar_rows": 30}
 AT = now_us() - 60_000_000
+#: what is saved at every close
+FOLLOWERS = {"history tables", "index files", "keys", "suspensions"}
 
 
 def written(where: Path) -> tuple[Path, int, int]:
@@ -59,7 +61,7 @@ def break_sidecar(data: Path) -> None:
 def forget(data: Path) -> None:
     for name in ("index", "keys"):
         shutil.rmtree(data / name)
-    for path in data.glob("history.duckdb*"):
+    for path in (*data.glob("history.duckdb*"), data / "suspensions.json"):
         path.unlink()
 
 
@@ -69,8 +71,10 @@ def test_what_was_cut_is_gone_everywhere_and_may_be_sent_again(tmp_path: Path) -
     give_up(plan_cut(tmp_path / "copy/data", kept), Disk(fsync=False))
     with pytest.raises(JournalBehindError):  # what the followers say while they are there
         open_engine(tmp_path / "copy", **SETTINGS)
-    assert cut(data, kept) == {"history tables", "index files", "keys"}
-    assert {p.name for p in data.glob("*.cut")} == {"history.duckdb.cut", "index.cut", "keys.cut"}
+    assert cut(data, kept) == FOLLOWERS
+    assert {p.name for p in data.glob("*.cut")} == {
+        "history.duckdb.cut", "index.cut", "keys.cut", "suspensions.json.cut"
+    }  # fmt: skip
     with open_engine(tmp_path, **SETTINGS) as engine:
         assert (engine.seq, runs(engine)) == (kept, 60)
         assert fates(engine.record(events(100, 40, at_us=AT))) == (40, 0, [])
@@ -100,10 +104,10 @@ def test_a_broken_line_in_the_middle_takes_the_definitions_along_only_if_they_ca
     with pytest.raises(JournalCorruptError) as caught:
         cut(data, 61)
     good = caught.value.detail["verified_seq"]
-    assert cut(data, good) == {"history tables", "index files", "keys"}
+    assert cut(data, good) == FOLLOWERS
     with open_engine(tmp_path, **SETTINGS) as engine:
         assert (engine.seq, runs(engine)) == (good, 30)
-    assert cut(data, 0) == {"history tables", "index files", "keys", "definitions"}
+    assert cut(data, 0) == FOLLOWERS | {"definitions"}
     identity = (data / "journal/journal.json").read_bytes()
     with open_engine(tmp_path, **SETTINGS) as engine:
         assert (engine.seq, runs(engine)) == (1, 0)  # the definitions are journaled anew
@@ -120,11 +124,13 @@ def test_followers_at_the_cut_or_before_stay(tmp_path: Path) -> None:
         engine.caught_up(10)
     shutil.copytree(tmp_path / "data/index", tmp_path / "index")
     shutil.copytree(tmp_path / "data/keys", tmp_path / "keys")
+    shutil.copy(tmp_path / "data/suspensions.json", tmp_path)
     with open_engine(tmp_path, **SETTINGS) as engine:
         engine.record([event(50, at_us=AT)])
     for name in ("index", "keys"):
         shutil.rmtree(tmp_path / "data" / name)
         shutil.copytree(tmp_path / name, tmp_path / "data" / name)
+    shutil.copy(tmp_path / "suspensions.json", tmp_path / "data")
     assert cut(tmp_path / "data", early) == {"history tables"}
     assert cut(tmp_path / "data", early) == set()
     with open_engine(tmp_path, **SETTINGS) as engine:
@@ -241,5 +247,7 @@ def test_where_a_follower_can_not_be_asked_nothing_is_cut(tmp_path: Path) -> Non
 def test_every_follower_says_what_file_it_is(tmp_path: Path) -> None:
     data, _, last = written(tmp_path)
     found = followed(data)
-    assert {one.path for one in found} == {data / "index", data / "keys", data / "definitions.json"}
+    assert {one.path for one in found} == {
+        data / "index", data / "keys", data / "definitions.json", data / "suspensions.json"
+    }  # fmt: skip
     assert all(one.path.exists() and one.position.seq <= last for one in found)
