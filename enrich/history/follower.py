@@ -151,7 +151,7 @@ class Follower:
     def submit(self, prepared: PreparedLike, appended: AppendedLike) -> None:
         """Hand over the record that was just appended. Called in the journal's order; it takes microseconds."""
         queued = QueuedRecord.of(prepared, appended)
-        weight = _weight(queued)
+        weight = queued.weight
         with self._work:
             if self._submitted_seq <= self._history.position.seq:
                 self._behind_since_us = queued.at_us
@@ -257,7 +257,7 @@ class Follower:
         with self._work:
             expected = self._history.position.seq + 1
             while self._queue and self._queue[0].seq < expected:
-                self._queued_events -= _weight(self._queue.popleft())
+                self._queued_events -= self._queue.popleft().weight
             while (
                 self._queue
                 and self._queue[0].seq == expected
@@ -265,9 +265,9 @@ class Follower:
                 and events < self._batch_events
             ):
                 record = self._queue.popleft()
-                self._queued_events -= _weight(record)
+                self._queued_events -= record.weight
                 taken.append(record)
-                events += record.count
+                events += max(record.count, record.weight)
                 expected = record.last_seq + 1
             end = min(durable, self._queue[0].seq - 1 if self._queue else durable)
         return taken or self._read(end)
@@ -292,7 +292,7 @@ class Follower:
                 self._carried = record
                 break
             taken.append(record)
-            events += record.count
+            events += max(record.count, record.weight)
             after = record.last_seq
             if len(taken) % _READ_PAUSE_EVERY == 0:
                 time.sleep(50e-6)  # decoding holds the GIL: let requests in
@@ -337,7 +337,3 @@ class Follower:
                 self._history.reopen()
         return True
 
-
-def _weight(record: QueuedRecord) -> int:
-    """What a record counts against the bound on memory: its events, or 1 when it holds none."""
-    return record.packed.count if record.packed is not None else 1

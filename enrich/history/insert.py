@@ -1,4 +1,4 @@
-"""Events of journal records into the tables `events` and `event_keys`, in bulk and natively.
+"""Events of journal records into `events` and `event_keys`, and decisions into `decisions`, in bulk and natively.
 
 Inline events come as canonical JSON, large batches as Parquet sidecars; DuckDB reads both itself, without the GIL, so
 that a request beside it waits for neither.
@@ -7,19 +7,21 @@ that a request beside it waits for neither.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
 import duckdb
+import pyarrow as pa
 
 from enrich.errors import JournalCorruptError, show
 from enrich.events.model import COLUMNS
 from enrich.history.packed import packed_table
 from enrich.history.records import QueuedRecord
-from enrich.history.schema import EVENT_COLUMNS
+from enrich.history.schema import DECISION_COLUMNS, EVENT_COLUMNS
 
-__all__ = ["insert_records"]
+__all__ = ["insert_decisions", "insert_records"]
 
 _NAMES: Final = ", ".join(EVENT_COLUMNS)
 _SIDECAR_VALUES: Final = ", ".join(COLUMNS)
@@ -30,6 +32,43 @@ _KEY_HALVES: Final = ", ".join(
 #: occurred_at is left out: its text would be parsed again, the number is at hand
 _JSON_SHAPE: Final = json.dumps({c: EVENT_COLUMNS[c] for c in COLUMNS[1:]})
 _JSON_VALUES: Final = ", ".join(f"e.{c}" for c in COLUMNS[1:])
+
+#: columns of `decisions` that stand in its body under the same name
+_BODY_TEXTS: Final = ("decision_id", "path", "decision", "cause", "idempotency_key", "request_hash", "caller")
+_BODY_ENTITIES: Final = ("agent", "team", "workflow", "org")
+
+
+def insert_decisions(con: duckdb.DuckDBPyConnection, records: Sequence[QueuedRecord]) -> None:
+    """Insert the decisions among `records` (in journal order) inside the caller's transaction."""
+    found = [r for r in records if r.decision is not None and r.packed is not None]
+    if not found:
+        return
+    table = pa.table(
+        {
+            "seq": pa.array([r.seq for r in found], pa.int64()),
+            # as_of is the time of the decision's own event, which is at hand as a number
+            "as_of_us": pa.array([_occurred_us(r) for r in found], pa.int64()),
+            "line": pa.array([r.decision for r in found], pa.large_binary()).cast(pa.large_string()),
+        }
+    )
+    values = {name: f"line ->> '$.{name}'" for name in _BODY_TEXTS}
+    values |= {name: f"line ->> '$.entities.{name}'" for name in _BODY_ENTITIES}
+    values |= {"seq": "seq", "as_of": "make_timestamptz(as_of_us)", "body": "line"}
+    con.register("incoming", table)
+    try:
+        con.execute(
+            f"INSERT INTO decisions ({', '.join(DECISION_COLUMNS)}) SELECT"
+            f" {', '.join(values[c] for c in DECISION_COLUMNS)} FROM incoming"
+        )
+    finally:
+        con.unregister("incoming")
+
+
+def _occurred_us(record: QueuedRecord) -> int:
+    packed = record.packed
+    if packed is None or packed.count != 1:
+        raise JournalCorruptError(f"decision {show(record.seq)} has no event of its own", seq=record.seq)
+    return int.from_bytes(packed.occurred_us, sys.byteorder, signed=True)
 
 
 def insert_records(con: duckdb.DuckDBPyConnection, records: Sequence[QueuedRecord]) -> int:

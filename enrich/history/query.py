@@ -16,7 +16,16 @@ from enrich.errors import BadRequestError, show
 from enrich.events.canonical import format_us
 from enrich.history.schema import EVENT_COLUMNS
 
-__all__ = ["FILTERS", "EventFilter", "EventsPage", "events_frame", "events_page"]
+__all__ = [
+    "FILTERS",
+    "MAX_LIMIT",
+    "EventFilter",
+    "EventsPage",
+    "decode_cursor",
+    "encode_cursor",
+    "events_frame",
+    "events_page",
+]
 
 #: name of a filter to the column that it compares
 FILTERS: Final[Mapping[str, str]] = {
@@ -92,7 +101,7 @@ def events_page(
         raise BadRequestError(f"limit {show(limit)} is not between 1 and {MAX_LIMIT}", code="invalid_parameter")
     conditions, values = wanted.where()
     if cursor is not None:
-        at_seq, occurred_us, seq = _decode(cursor, wanted, at_seq)
+        at_seq, occurred_us, seq = decode_cursor(cursor, _tag(wanted), at_seq)
         # The plain bound lets DuckDB skip row groups, which it does not do for a row comparison.
         conditions += ["e.occurred_at <= make_timestamptz(?)", "(e.occurred_at, seq) < (make_timestamptz(?), ?)"]
         values += [occurred_us, occurred_us, seq]
@@ -105,7 +114,7 @@ def events_page(
     following = None
     if len(rows) > limit:
         last = dict(zip(EVENT_COLUMNS, rows[limit - 1], strict=True))
-        following = _encode(wanted, at_seq, last["occurred_at"], last["seq"])
+        following = encode_cursor(_tag(wanted), at_seq, last["occurred_at"], last["seq"])
     return EventsPage(events, following, at_seq)
 
 
@@ -140,12 +149,18 @@ def _tag(wanted: EventFilter) -> list[Any]:
     return [*(f"{n}={v}" for n, v in wanted.values.items()), wanted.since_us, wanted.until_us]
 
 
-def _encode(wanted: EventFilter, at_seq: int, occurred_us: int, seq: int) -> str:
-    text = orjson.dumps([1, at_seq, occurred_us, seq, binascii.crc32(orjson.dumps(_tag(wanted)))])
+def encode_cursor(tag: Sequence[Any], at_seq: int, occurred_us: int, seq: int) -> str:
+    """Where the page after this row begins; `tag` tells walks with other filters, or of something else, apart."""
+    text = orjson.dumps([1, at_seq, occurred_us, seq, binascii.crc32(orjson.dumps(tag))])
     return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
 
-def _decode(cursor: str, wanted: EventFilter, reached: int) -> tuple[int, int, int]:
+def decode_cursor(cursor: str, tag: Sequence[Any], reached: int) -> tuple[int, int, int]:
+    """(seq of the walk, occurred_at, seq of the row) of a cursor.
+
+    Raises:
+        BadRequestError: `invalid_cursor`.
+    """
     try:
         fields = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, binascii.Error):
@@ -158,7 +173,7 @@ def _decode(cursor: str, wanted: EventFilter, reached: int) -> tuple[int, int, i
         or not 0 <= fields[1] <= reached
     ):
         raise BadRequestError(f"cursor {show(cursor)} is none of this API", code="invalid_cursor")
-    if fields[4] != binascii.crc32(orjson.dumps(_tag(wanted))):
+    if fields[4] != binascii.crc32(orjson.dumps(tag)):
         raise BadRequestError(
             "the cursor belongs to a call with other filters",
             code="invalid_cursor",

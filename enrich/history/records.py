@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -16,6 +16,9 @@ from enrich.history.packed import PackedEvents, pack
 from enrich.journal.format import Position
 
 __all__ = ["AppendedLike", "JournalLike", "PreparedLike", "QueuedRecord", "RecordLike"]
+
+#: what an inline event takes in memory, or somewhat less
+_EVENT_BYTES: Final = 512
 
 
 class RecordLike(Protocol):
@@ -83,7 +86,8 @@ class JournalLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueuedRecord:
-    """A record as the history keeps it until it is applied: events packed, or in the sidecar, or none."""
+    """A record as the history keeps it until it is applied: events packed, or in the sidecar, or none; of a decision
+    the body's bytes too."""
 
     seq: int
     count: int
@@ -93,6 +97,7 @@ class QueuedRecord:
     packed: PackedEvents | None
     sidecar: Path | None
     prune_before_us: int | None = None
+    decision: bytes | None = None
 
     @classmethod
     def of(cls, prepared: PreparedLike, appended: AppendedLike) -> QueuedRecord:
@@ -103,6 +108,7 @@ class QueuedRecord:
         """
         packed = None
         before_us = _events_before_us(prepared.body) if prepared.type == "prune" else None
+        decision = _decision_bytes(prepared.body) if prepared.type == "decision" else None
         if prepared.sidecar is None:
             batch = prepared.batch
             if batch is not None:
@@ -121,12 +127,24 @@ class QueuedRecord:
             packed,
             prepared.sidecar,
             before_us,
+            decision,
         )
 
     @property
     def last_seq(self) -> int:
         """The sequence number of the last event (of the record itself when it has none)."""
         return self.seq + self.count - 1
+
+    @property
+    def weight(self) -> int:
+        """What it counts against a bound on memory, in events: those it holds, and a decision's body by its size."""
+        held = 1 if self.packed is None else self.packed.count
+        return held if self.decision is None else held + len(self.decision) // _EVENT_BYTES
+
+
+def _decision_bytes(body: Any) -> bytes | None:
+    """The canonical bytes of a decision's body; None when it was pruned. Bodies as in `_events_before_us`."""
+    return body if body is None or isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
 
 
 def _events_before_us(body: Any) -> int | None:

@@ -1,8 +1,8 @@
 """The tables of the DuckDB file that follows the journal, their format version, and the way forward from older ones.
 
 `events` holds every event of the journal up to the stored position, `event_keys` the idempotency keys (which outlive
-the rows of voided and erased events), `history_meta` one row: format, journal id and position. They change in one
-transaction, so that the file is always some prefix of the journal.
+the rows of voided and erased events), `decisions` every decision's record, `history_meta` one row: format, journal id
+and position. They change in one transaction, so that the file is always some prefix of the journal.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from enrich.errors import DataDirError, NewerFormatError, show
 from enrich.events.model import COLUMNS, INT_COLUMNS
 from enrich.journal.format import Position
 
-__all__ = ["EVENT_COLUMNS", "FORMAT", "MIGRATIONS", "create", "read_format", "upgrade"]
+__all__ = ["DECISION_COLUMNS", "EVENT_COLUMNS", "FORMAT", "MIGRATIONS", "create", "read_format", "upgrade"]
 
 #: the format that this version writes
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 #: columns of `events` and of `events_at(s)`, in order, with their DuckDB types
 EVENT_COLUMNS: Final[Mapping[str, str]] = {
@@ -39,8 +39,29 @@ EVENT_COLUMNS: Final[Mapping[str, str]] = {
 
 _REQUIRED: Final = ("occurred_at", "source", "event_id", "kind", "outcome", "seq", "recorded_at")
 
+#: columns of `decisions`, in order, with their DuckDB types; `body` is the record's, as the journal has it
+DECISION_COLUMNS: Final[Mapping[str, str]] = {
+    "seq": "BIGINT NOT NULL",
+    "decision_id": "VARCHAR NOT NULL",
+    "as_of": "TIMESTAMPTZ NOT NULL",
+    "path": "VARCHAR NOT NULL",
+    "decision": "VARCHAR NOT NULL",
+    "cause": "VARCHAR",
+    "agent": "VARCHAR",
+    "team": "VARCHAR",
+    "workflow": "VARCHAR",
+    "org": "VARCHAR",
+    "idempotency_key": "VARCHAR",
+    "request_hash": "VARCHAR NOT NULL",
+    "caller": "VARCHAR",
+    "body": "JSON NOT NULL",
+}
+_CREATE_DECISIONS: Final = f"CREATE TABLE decisions ({', '.join(f'{c} {t}' for c, t in DECISION_COLUMNS.items())})"
+
 #: SQL that takes a file of format n to n + 1, by n; run in order, inside one transaction with the new version number
-MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {}
+MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
+    1: (_CREATE_DECISIONS,),  # journals of that time hold no decisions
+}
 
 
 def _columns() -> str:
@@ -64,6 +85,7 @@ def create(con: duckdb.DuckDBPyConnection, *, journal_id: str, position: Positio
             " key_hi UBIGINT NOT NULL, key_lo UBIGINT NOT NULL,"
             " content_hi UBIGINT NOT NULL, content_lo UBIGINT NOT NULL)"
         )
+        con.execute(_CREATE_DECISIONS)
         con.execute(
             "CREATE MACRO events_at(at_seq) AS TABLE SELECT * EXCLUDE (void_seq) FROM events"
             " WHERE events.seq <= at_seq AND (events.void_seq IS NULL OR events.void_seq > at_seq)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,8 @@ from enrich.failpoints import Failpoint
 from enrich.failpoints import failpoint as process_failpoint
 from enrich.history import schema
 from enrich.history.connection import open_database
-from enrich.history.insert import insert_records
+from enrich.history.decisions import DecisionFilter, DecisionsPage, decision_body, decisions_page, keyed_decisions
+from enrich.history.insert import insert_decisions, insert_records
 from enrich.history.keys import KeyBlock, key_blocks
 from enrich.history.query import EventFilter, EventsPage, events_frame, events_page
 from enrich.history.records import JournalLike, QueuedRecord, RecordLike
@@ -49,7 +50,8 @@ class PruneReport:
 class History:
     """The one writer of DATA/history.duckdb, and the source of read cursors on it. Thread-safe.
 
-    INVARIANT: events, keys and position change in one transaction: the file always equals the journal up to `position`.
+    INVARIANT: events, keys, decisions and position change in one transaction: the file always equals the journal up to
+    `position`.
     """
 
     def __init__(
@@ -198,6 +200,7 @@ class History:
             writer.begin()
             try:
                 count = insert_records(writer, fresh)
+                insert_decisions(writer, fresh)
                 _observe(writer, self._position.seq)
                 for record in fresh:
                     if record.prune_before_us is not None:
@@ -233,7 +236,7 @@ class History:
             if record.last_seq > end:
                 break
             waiting.append(record)
-            events += record.count
+            events += max(record.count, record.weight)
             if events >= batch_events:
                 self.apply(waiting)
                 waiting, events = [], 0
@@ -356,6 +359,24 @@ class History:
         wanted = EventFilter.of(since_us, until_us, **filters)
         with self.cursor() as con:
             return events_page(con, wanted, at_seq=self._reached(at_seq), cursor=cursor, limit=limit)
+
+    def decisions_page(
+        self, wanted: DecisionFilter, *, at_seq: int | None = None, cursor: str | None = None, limit: int = 100
+    ) -> DecisionsPage:
+        """A page of decisions, newest first, at `at_seq` (default: all that is applied), or where `cursor` goes on."""
+        with self.cursor() as con:
+            return decisions_page(con, wanted, at_seq=self._reached(at_seq), cursor=cursor, limit=limit)
+
+    def decision(self, decision_id: str) -> dict[str, Any] | None:
+        """A decision's record as the journal has it, with its seq; None when there is none of that id."""
+        with self.cursor() as con:
+            return decision_body(con, decision_id)
+
+    def keyed_decisions(self, since_us: int) -> Iterator[Mapping[str, Any]]:
+        """The records, with their seqs, of all decisions with an idempotency key and an as_of after `since_us`, in
+        order."""
+        with self.cursor() as con:
+            yield from keyed_decisions(con, since_us)
 
     def frame(
         self,

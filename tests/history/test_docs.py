@@ -22,7 +22,7 @@ def test_every_column_stands_in_the_page_with_its_type(tmp_path: Path) -> None:
             "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal"
         ).fetchall()
     names = {"TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ"}
-    assert documented == {c: names.get(t, t) for table, c, t in columns if table == "events"}
+    assert documented == {c: names.get(t, t) for table, c, t in columns if table in ("events", "decisions")}
     for table, column, _ in columns:
         assert f"`{table}`" in PAGE
         assert f"`{column}`" in PAGE

@@ -347,18 +347,21 @@ def test_an_older_format_comes_forward_step_by_step_or_not_at_all(tmp_path: Path
     with open_history(tmp_path) as history:
         history.apply(records_of([make_batch(3, 1)]))
     with duckdb.connect(str(tmp_path / "history.duckdb")) as con:
+        now = history_schema.FORMAT
         steps = {
-            1: ["ALTER TABLE events ADD COLUMN fresh BIGINT", "UPDATE events SET fresh = seq"],
-            2: ["ALTER TABLE events RENAME COLUMN fresh TO newer"],
+            now: ["ALTER TABLE events ADD COLUMN fresh BIGINT", "UPDATE events SET fresh = seq"],
+            now + 1: ["ALTER TABLE events RENAME COLUMN fresh TO newer"],
         }
         with pytest.raises(duckdb.Error):
-            history_schema.upgrade(con, 1, target=3, migrations={**steps, 2: ["SELECT no_such_function()"]})
-        assert history_schema.read_format(con) == 1
+            history_schema.upgrade(
+                con, now, target=now + 2, migrations={**steps, now + 1: ["SELECT no_such_function()"]}
+            )
+        assert history_schema.read_format(con) == now
         assert "fresh" not in [r[0] for r in con.execute("DESCRIBE events").fetchall()]
         with pytest.raises(DataDirError, match="can't be brought forward"):
-            history_schema.upgrade(con, 1, target=3, migrations={2: steps[2]})
-        history_schema.upgrade(con, 1, target=3, migrations=steps)
-        assert history_schema.read_format(con) == 3
+            history_schema.upgrade(con, now, target=now + 2, migrations={now + 1: steps[now + 1]})
+        history_schema.upgrade(con, now, target=now + 2, migrations=steps)
+        assert history_schema.read_format(con) == now + 2
         assert con.execute("SELECT newer FROM events ORDER BY seq").fetchall() == [(1,), (2,), (3,)]
 
 

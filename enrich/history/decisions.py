@@ -1,0 +1,135 @@
+"""The decisions that were made: pages for the API, one whole record, and those under an idempotency key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import duckdb
+import orjson
+
+from enrich.errors import BadRequestError, show
+from enrich.events.canonical import format_us
+from enrich.history.query import MAX_LIMIT, decode_cursor, encode_cursor
+
+__all__ = [
+    "DECISION_FILTERS",
+    "DecisionFilter",
+    "DecisionsPage",
+    "decision_body",
+    "decisions_page",
+    "keyed_decisions",
+]
+
+#: filters, each the column of its name
+DECISION_FILTERS: Final = ("agent", "team", "workflow", "org", "decision", "path")
+#: what a page shows of a decision; its record has the rest
+_SHOWN: Final = (
+    "seq", "decision_id", "as_of", "path", "decision", "cause", "agent", "team", "workflow", "org", "idempotency_key",
+)  # fmt: skip
+_SELECT: Final = ", ".join(f"epoch_us({c}) AS {c}" if c == "as_of" else c for c in _SHOWN)
+_ROWS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionFilter:
+    """Which decisions: values by filter (see `DECISION_FILTERS`), and bounds of as_of, inclusive, in microseconds."""
+
+    values: Mapping[str, str]
+    since_us: int | None = None
+    until_us: int | None = None
+
+    @classmethod
+    def of(cls, since_us: int | None = None, until_us: int | None = None, **filters: str | None) -> DecisionFilter:
+        """From keywords; a filter that is None does not filter.
+
+        Raises:
+            BadRequestError: `invalid_parameter`, a filter that does not exist.
+        """
+        for name in filters:
+            if name not in DECISION_FILTERS:
+                raise BadRequestError(
+                    f"no filter {show(name)}", code="invalid_parameter", hint=f"filters: {', '.join(DECISION_FILTERS)}"
+                )
+        return cls({n: v for n, v in sorted(filters.items()) if v is not None}, since_us, until_us)
+
+    def where(self) -> tuple[list[str], list[Any]]:
+        """Conditions, and the values of their `?`."""
+        conditions = [f"{name} = ?" for name in self.values]
+        values: list[Any] = list(self.values.values())
+        for sign, bound in ((">=", self.since_us), ("<=", self.until_us)):
+            if bound is not None:
+                conditions.append(f"as_of {sign} make_timestamptz(?)")
+                values.append(bound)
+        return conditions, values
+
+    def tag(self) -> list[Any]:
+        """What tells walks apart."""
+        return ["decisions", *(f"{n}={v}" for n, v in self.values.items()), self.since_us, self.until_us]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionsPage:
+    """Decisions newest first by seq, what a page shows of each, nulls left out.
+
+    `next_cursor` is None on the last page; `seq` is the sequence number at which all pages of one walk hold.
+    """
+
+    decisions: Sequence[Mapping[str, Any]]
+    next_cursor: str | None
+    seq: int
+
+
+def decisions_page(
+    con: duckdb.DuckDBPyConnection, wanted: DecisionFilter, *, at_seq: int, cursor: str | None = None, limit: int = 100
+) -> DecisionsPage:
+    """A page of the decisions up to `at_seq`, or up to the seq of the walk that `cursor` continues.
+
+    Raises:
+        BadRequestError: `invalid_cursor`, not from this call or from one with other filters; `invalid_parameter`, a
+            limit that is not 1 to 1000.
+    """
+    if not 1 <= limit <= MAX_LIMIT:
+        raise BadRequestError(f"limit {show(limit)} is not between 1 and {MAX_LIMIT}", code="invalid_parameter")
+    conditions, values = wanted.where()
+    below = at_seq + 1
+    if cursor is not None:
+        at_seq, _, below = decode_cursor(cursor, wanted.tag(), at_seq)
+        below = min(below, at_seq + 1)
+    where = " AND ".join(["seq < ?", *conditions])
+    rows = con.execute(
+        f"SELECT {_SELECT} FROM decisions WHERE {where} ORDER BY seq DESC LIMIT ?", [below, *values, limit + 1]
+    ).fetchall()
+    following = encode_cursor(wanted.tag(), at_seq, 0, rows[limit - 1][0]) if len(rows) > limit else None
+    return DecisionsPage([_shown(row) for row in rows[:limit]], following, at_seq)
+
+
+def decision_body(con: duckdb.DuckDBPyConnection, decision_id: str) -> dict[str, Any] | None:
+    """A decision's record with its seq, without the journal's salt; None when there is none of that id."""
+    rows = con.execute("SELECT seq, body FROM decisions WHERE decision_id = ?", [decision_id]).fetchall()
+    return _body(*rows[0]) if rows else None
+
+
+def keyed_decisions(con: duckdb.DuckDBPyConnection, since_us: int) -> Iterator[dict[str, Any]]:
+    """The records of decisions with an idempotency key and an as_of after `since_us`, in order."""
+    con.execute(
+        "SELECT seq, body FROM decisions WHERE idempotency_key IS NOT NULL AND as_of > make_timestamptz(?)"
+        " ORDER BY seq",
+        [since_us],
+    )
+    while rows := con.fetchmany(_ROWS):
+        for row in rows:
+            yield _body(*row)
+
+
+def _shown(row: Sequence[Any]) -> dict[str, Any]:
+    shown = {name: value for name, value in zip(_SHOWN, row, strict=True) if value is not None}
+    shown["as_of"] = format_us(shown["as_of"])
+    return shown
+
+
+def _body(seq: int, text: str) -> dict[str, Any]:
+    body: dict[str, Any] = orjson.loads(text)
+    body.pop("salt", None)  # it guards the record once its body is erased, and says nothing to a reader
+    return {"seq": seq, **body}
