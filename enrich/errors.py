@@ -12,6 +12,7 @@ __all__ = [
     "BadRequestError",
     "BusyError",
     "ConfigError",
+    "ConflictError",
     "DataDirError",
     "DefinitionError",
     "EnrichError",
@@ -143,6 +144,13 @@ class MethodNotAllowedError(EnrichError):
 
     code = "method_not_allowed"
     status = 405
+
+
+class ConflictError(_CodedError):
+    """The request contradicts an earlier one."""
+
+    code = "conflict"
+    status = 409
 
 
 class PayloadTooLargeError(_CodedError):

@@ -29,6 +29,8 @@ _OTHER_VARIABLES: Final = frozenset(("ENRICH_CONFIG", "ENRICH_FAILPOINT"))
 #: fields whose value must not appear in a message
 _SECRET: Final = "tokens_"
 _PATH_KEY: Final = re.compile(r"[^\s.\x00-\x1f\x7f]{1,200}")
+#: a rule's name, alone or at the end of its package's path
+_RULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _SIZE: Final = re.compile(r"[1-9]\d{0,6}(?:\.\d{1,3})? ?(?:[kKMGT]i?B)")
 _MIB: Final = 1 << 20
 _DAY_US: Final = 86_400_000_000
@@ -61,6 +63,13 @@ def _dotted(value: str) -> str:
     return value
 
 
+def _rules(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if not _RULE.fullmatch(name):
+            raise ValueError("rules are wanted, such as `decision` or `gantral.authority.decision`")
+    return value
+
+
 def _size(value: str) -> str:
     if not _SIZE.fullmatch(value):
         raise ValueError("a size is wanted, such as `512MiB` or `2GiB`")
@@ -69,6 +78,7 @@ def _size(value: str) -> str:
 
 Integer = Annotated[int, BeforeValidator(_integer)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated)]
+Rules = Annotated[Names, AfterValidator(_rules)]
 Tokens = Annotated[tuple[Annotated[SecretStr, Field(min_length=1)], ...], NoDecode, BeforeValidator(_tokens)]
 DottedPath = Annotated[str, AfterValidator(_dotted)]
 Size = Annotated[str, AfterValidator(_size)]
@@ -119,6 +129,20 @@ class Settings(BaseSettings):
         default="history", description="Path at which the history is put; a caller's is refused."
     )
 
+    input_instance: DottedPath = Field(
+        default="instance.instance_id", description="Path of the id of the instance that a decision is about."
+    )
+    input_materiality: DottedPath = Field(
+        default="instance.materiality", description="Path of a decision's materiality: `LOW`, `MEDIUM` or `HIGH`."
+    )
+
+    # What is a decision
+    decision_paths: Rules = Field(
+        default=("decision", "allow"),
+        description="Rules whose answers are decisions, counted and recorded: a name means that rule in every package, "
+        "a dotted path that one rule. Empty: nothing is.",
+    )
+
     # Who may call
     tokens_ingest: Tokens = Field(default=(), description="Bearer tokens that may send events.")
     tokens_decide: Tokens = Field(default=(), description="Bearer tokens that may enrich and decide.")
@@ -144,7 +168,8 @@ class Settings(BaseSettings):
         default=1000,
         ge=1,
         le=600_000,
-        description="How long a request may wait for its turn, in ms, before it is refused `busy`.",
+        description="How long a request may wait for its turn, in ms, before it is refused `busy`; a decision has so "
+        "long from its arrival to its record.",
     )
 
     # Queues: past them the answer is 503 `busy`
@@ -152,6 +177,15 @@ class Settings(BaseSettings):
     ingest_queue: Integer = Field(default=64, ge=1, description="Large request bodies that wait to be parsed.")
     read_queue: Integer = Field(default=64, ge=1, description="Reads of DuckDB that wait.")
     evaluation_queue: Integer = Field(default=1024, ge=1, description="Policy evaluations that wait.")
+    decision_queue: Integer = Field(
+        default=1024, ge=1, description="Decisions that wait for another one about the same entity."
+    )
+    idempotency_keys: Integer = Field(
+        default=500_000,
+        ge=1,
+        description="Idempotency keys of decisions in memory, each for 24 h; an answer beyond 256 bytes counts as "
+        "several. Past it a decision with a new key is refused `busy`.",
+    )
     bulk_events: Integer = Field(
         default=100,
         ge=1,
@@ -218,7 +252,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _paths_apart(self) -> Settings:
         history = self.input_history.split(".")
-        paths = {f"input_{e}": p for e, p in self.input_paths().items()} | {"input_approvers": self.input_approvers}
+        paths = {f"input_{e}": p for e, p in self.input_paths().items()} | {
+            "input_approvers": self.input_approvers,
+            "input_instance": self.input_instance,
+            "input_materiality": self.input_materiality,
+        }
         for name, path in paths.items():
             keys = path.split(".")
             if keys[: len(history)] == history or history[: len(keys)] == keys:
@@ -249,11 +287,14 @@ class Settings(BaseSettings):
         }
 
     def shaping(self) -> dict[str, Any]:
-        """The settings that shape contexts, as JSON: journaled with the definitions that they go live with."""
+        """The settings that shape contexts and decisions, as JSON: journaled with the definitions they go live with."""
         return {
             "attributes_allow": sorted(self.attributes_allow),
+            "decision_paths": sorted(self.decision_paths),
             "input_approvers": self.input_approvers,
             "input_history": self.input_history,
+            "input_instance": self.input_instance,
+            "input_materiality": self.input_materiality,
             "input_paths": self.input_paths(),
             "max_clock_skew_seconds": self.max_clock_skew_seconds,
             "retention_days": self.retention_days,
@@ -346,6 +387,7 @@ _SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "data": ("Where things are", ""),
     "retention_days": ("What is kept", ""),
     "input_agent": ("Where ids stand in a policy's input", "Paths are dotted keys of nested objects."),
+    "decision_paths": ("What is a decision", ""),
     "tokens_ingest": (
         "Who may call",
         "Without any token every call passes, and the service listens on loopback only. With some, a scope that has"

@@ -5,20 +5,38 @@ In: Rego modules with their base documents, a path, and the canonical bytes of a
 where history comes from.
 """
 
+from enrich.decisions.answered import Answered, AnsweredKeys, check_key
 from enrich.decisions.embedded import EmbeddedEvaluator
+from enrich.decisions.locks import EntityLocks
+from enrich.decisions.paths import DecisionPaths
 from enrich.decisions.policies import PolicySet, load_policies, policy_set
 from enrich.decisions.protocol import DataPath, Defined, Evaluator, Failed, Outcome, Prepared, Undefined
+from enrich.decisions.record import Question, decision_body, path_text
+from enrich.decisions.verdict import Cause, DecisionName, Verdict, judge, refuse
 
 __all__ = [
+    "Answered",
+    "AnsweredKeys",
+    "Cause",
     "DataPath",
+    "DecisionName",
+    "DecisionPaths",
     "Defined",
     "EmbeddedEvaluator",
+    "EntityLocks",
     "Evaluator",
     "Failed",
     "Outcome",
     "PolicySet",
     "Prepared",
+    "Question",
     "Undefined",
+    "Verdict",
+    "check_key",
+    "decision_body",
+    "judge",
     "load_policies",
+    "path_text",
     "policy_set",
+    "refuse",
 ]

@@ -51,7 +51,7 @@ ABSENT: Final = Absent.ABSENT
 
 @dataclass(frozen=True, slots=True)
 class DataQuery:
-    """What a request asks. `warning` goes with the answer; `strict` is `strict-builtin-errors`."""
+    """What a request asks. `warning` goes with the answer; `strict` is `strict-builtin-errors`; `dry_run` is ours."""
 
     version: Literal["v1", "v0"]
     path: DataPath
@@ -60,6 +60,7 @@ class DataQuery:
     pretty: bool = False
     metrics: bool = False
     warning: Mapping[str, str] | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,10 @@ def read(
         EnrichError: what `loads` raises beyond that: a body too large, a number that is not exact.
     """
     loads_body = loads_yaml if "yaml" in content_type else loads
+    dry_run = _flag(query, "dry_run")
     if target == "/":
-        return DataQuery("v0", DEFAULT_PATH, _document(body, loads_body), pretty=_flag(query, "pretty"))
+        document = _document(body, loads_body)
+        return DataQuery("v0", DEFAULT_PATH, document, pretty=_flag(query, "pretty"), dry_run=dry_run)
     tidy = _tidy(target)
     if tidy != target:
         return Redirect(307, tidy.rstrip("/"))
@@ -114,14 +117,15 @@ def read(
     path = tuple(map(_segment, segments))
     pretty = _flag(query, "pretty")
     if version == "v0":
-        return DataQuery("v0", path, _document(body, loads_body), pretty=pretty)
+        return DataQuery("v0", path, _document(body, loads_body), pretty=pretty, dry_run=dry_run)
     strict, metrics = _flag(query, "strict-builtin-errors"), _flag(query, "metrics")
     if method == "GET":
         given = query.get("input")
         document = ABSENT if not given else _loads(loads, given[-1].encode("utf-8", "surrogatepass"), "parameter")
-        return DataQuery("v1", path, document, strict, pretty, metrics)
+        return DataQuery("v1", path, document, strict, pretty, metrics, dry_run=dry_run)
     document = _input(_document(body, loads_body))
-    return DataQuery("v1", path, document, strict, pretty, metrics, _INPUT_MISSING if document is ABSENT else None)
+    warning = _INPUT_MISSING if document is ABSENT else None
+    return DataQuery("v1", path, document, strict, pretty, metrics, warning, dry_run)
 
 
 def answer(
@@ -131,12 +135,14 @@ def answer(
     decision_id: str | None = None,
     metrics: Mapping[str, int] | None = None,
     warning: Mapping[str, str] | None = None,
+    dry_run: bool = False,
 ) -> DataAnswer:
     """The answer to `query`.
 
     Args:
         metrics: timers and counters, put into the answer when the request asked for them.
         warning: stands in place of the query's own, when there is something graver to say.
+        dry_run: the answer says that nothing was recorded.
     """
     if isinstance(outcome, Failed) and outcome.code == TIMED_OUT:
         return DataAnswer(
@@ -164,6 +170,8 @@ def answer(
     body: dict[str, Any] = {}
     if decision_id is not None:
         body["decision_id"] = decision_id
+    if dry_run:
+        body["dry_run"] = True
     if query.metrics and metrics is not None:
         body["metrics"] = dict(metrics)
     if not isinstance(outcome, Undefined):

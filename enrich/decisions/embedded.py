@@ -84,23 +84,31 @@ class EmbeddedPolicies:
             raise
         self._pool.add(worker)
 
-    def evaluate(self, path: DataPath, input_json: bytes | None, *, strict_builtin_errors: bool = False) -> Outcome:
+    def evaluate(
+        self,
+        path: DataPath,
+        input_json: bytes | None,
+        *,
+        strict_builtin_errors: bool = False,
+        limit_seconds: float | None = None,
+    ) -> Outcome:
         """See `Prepared.evaluate`."""
+        limit = self._limit_seconds if limit_seconds is None else min(limit_seconds, self._limit_seconds)
         entry = self._entry(path)
         if entry is None:
-            return self._base(path) if path else self._whole(input_json, strict_builtin_errors)
+            return self._base(path) if path else self._whole(input_json, strict_builtin_errors, limit)
         rest = path[len(entry) :]
         if rest and entry in self._branches:
             return self._base(path)
         if any(map(_INTEGER.fullmatch, rest)):
-            return self._ask(path, input_json, strict_builtin_errors, text=True)
-        outcome = self._ask(entry, input_json, strict_builtin_errors)
+            return self._ask(path, input_json, strict_builtin_errors, limit, text=True)
+        outcome = self._ask(entry, input_json, strict_builtin_errors, limit)
         for segment in rest:
             if not isinstance(outcome, Defined):
                 break
             if isinstance(outcome.value, list):
                 # an array or a set: only the interpreter still knows which
-                return self._ask(path, input_json, strict_builtin_errors, text=True)
+                return self._ask(path, input_json, strict_builtin_errors, limit, text=True)
             if not isinstance(outcome.value, dict) or segment not in outcome.value:
                 return Undefined(has_rules=True)
             outcome = Defined(outcome.value[segment])
@@ -129,28 +137,30 @@ class EmbeddedPolicies:
                 return Undefined(has_rules=False)
         return Defined(value)
 
-    def _whole(self, input_json: bytes | None, strict: bool) -> Outcome:
+    def _whole(self, input_json: bytes | None, strict: bool, limit: float) -> Outcome:
         """The document `data`, put together from its roots: as one entry point it would lack the base documents.
 
         `data.system` is left out, as OPA leaves it out.
         """
         result = dict(self.policies.data)
         for root in sorted(b for b in self._branches if len(b) == 1 and b != ("system",)):
-            outcome = self._ask(root, input_json, strict)
+            outcome = self._ask(root, input_json, strict, limit)
             if isinstance(outcome, Failed):
                 return outcome
             if isinstance(outcome, Defined):
                 result[root[0]] = outcome.value
         return Defined(result)
 
-    def _ask(self, path: DataPath, input_json: bytes | None, strict: bool, *, text: bool = False) -> Outcome:
+    def _ask(
+        self, path: DataPath, input_json: bytes | None, strict: bool, limit: float, *, text: bool = False
+    ) -> Outcome:
         """Ask a worker for an entry point, or, compiled for this one question, for any reference (`text`)."""
         asked = _reference(path) if text else "/".join(path)
         request = {"ask": asked, "text": text, "strict": strict, "input": input_json is not None}
         try:
-            reply = self._pool.ask(request, input_json, self._limit_seconds)
+            reply = self._pool.ask(request, input_json, limit)
         except WorkerTimeoutError:
-            return _failed([(TIMED_OUT, f"the evaluation took longer than {self._limit_seconds:g} s")])
+            return _failed([(TIMED_OUT, f"the evaluation took longer than {limit:.3g} s")])
         except (WorkerDiedError, PolicyError) as error:
             return _failed([("eval_error", f"the evaluator's process ended: {error}")])
         if "value" in reply:

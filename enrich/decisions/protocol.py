@@ -60,7 +60,14 @@ class Prepared(Protocol):
     #: the paths of all rules (not of functions), so that a caller can tell a rule from a package
     rules: frozenset[DataPath]
 
-    def evaluate(self, path: DataPath, input_json: bytes | None, *, strict_builtin_errors: bool = False) -> Outcome:
+    def evaluate(
+        self,
+        path: DataPath,
+        input_json: bytes | None,
+        *,
+        strict_builtin_errors: bool = False,
+        limit_seconds: float | None = None,
+    ) -> Outcome:
         """Answer one query.
 
         Args:
@@ -69,6 +76,8 @@ class Prepared(Protocol):
             input_json: the canonical bytes of the input, or None when there is no input at all (`input` is undefined).
             strict_builtin_errors: a built-in's error fails the evaluation; otherwise its expression is undefined,
                 which is what OPA does unless told.
+            limit_seconds: the longest that this one may take, where that is less than the evaluator's own limit; past
+                it the answer is `Failed`, its code `TIMED_OUT`.
         """
 
     def close(self) -> None: ...

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from enrich.context import canonical_json
-from enrich.decisions import Prepared
+from enrich.engine.policies import LivePolicies
 from enrich.errors import EnrichError
 from enrich.journal import Position
 from enrich.journal.identity import sealed, unseal
@@ -43,10 +43,10 @@ def saved_definitions(data: Path) -> SavedDefinitions | None:
         return None
 
 
-def _body(parts: Parts, catalog: Catalog, policies: Prepared | None) -> dict[str, Any]:
+def _body(parts: Parts, catalog: Catalog, policies: LivePolicies | None) -> dict[str, Any]:
     texts = None
     if policies is not None:
-        source = policies.policies
+        source = policies.prepared.policies
         texts = {"version": source.version, "modules": dict(source.modules), "data": dict(source.data)}
     return {
         "catalog": {"version": catalog.version, "sources": dict(catalog.sources)},
@@ -59,7 +59,7 @@ def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(body)).hexdigest()
 
 
-def changed(parts: Parts, catalog: Catalog, policies: Prepared | None) -> bool:
+def changed(parts: Parts, catalog: Catalog, policies: LivePolicies | None) -> bool:
     """Whether these differ from the last ones journaled; without the saved form, which names both, they do."""
     saved = saved_definitions(parts.directory)
     return saved is None or saved.digest != _digest(_body(parts, catalog, policies))
@@ -72,7 +72,7 @@ class Definitions:
     between would leave the word of older ones, and a return to those would not be journaled.
     """
 
-    def __init__(self, parts: Parts, catalog: Catalog, policies: Prepared | None) -> None:
+    def __init__(self, parts: Parts, catalog: Catalog, policies: LivePolicies | None) -> None:
         self._parts = parts
         self._body = _body(parts, catalog, policies)
         self._record = parts.journal.prepare("definitions", self._body)

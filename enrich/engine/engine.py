@@ -5,23 +5,27 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from enrich.context import PAIRS, InputPaths, Key, canonical_json
-from enrich.decisions import Prepared
 from enrich.engine import maintenance, startup
 from enrich.engine.asked import Moment, entity_keys, moment_us
 from enrich.engine.breakglass import BreakGlass
 from enrich.engine.check import check_live
+from enrich.engine.contexts import Contexts
+from enrich.engine.gate import Gate
 from enrich.engine.live import Live
+from enrich.engine.ordering import Ordering
+from enrich.engine.policies import LivePolicies
 from enrich.engine.readiness import readiness
 from enrich.engine.recorder import Events, Recorder
 from enrich.engine.reload import reload
-from enrich.engine.results import CheckReport, Decision, Readiness, RecordResult, ReloadReport
+from enrich.engine.results import CheckReport, Decision, Evaluation, Readiness, RecordResult, ReloadReport
 from enrich.engine.retention import prune
-from enrich.engine.state import SecondText, State
+from enrich.engine.state import State
 from enrich.engine.suspended import save_register
 from enrich.errors import (
     BadRequestError,
@@ -34,7 +38,7 @@ from enrich.errors import (
     show,
 )
 from enrich.events import ENTITY_KEYS, EventParser
-from enrich.history import EventsPage
+from enrich.history import DecisionFilter, DecisionsPage, EventsPage
 from enrich.journal import Position
 from enrich.settings import Settings
 from enrich.signals import Catalog, sql_for
@@ -67,19 +71,21 @@ class Engine:
         self._state = State(
             parts.live,
             parts.parser,
-            parts.prepared,
+            parts.policies_live,
             parts.journal.head,
             parts.observed_since_us,
             parts.suspensions,
             parts.members,
         )
         self._state.pruned_us = parts.history.pruned_before_us()
-        self._recorder = Recorder(parts, self._state)
+        ordering = Ordering(parts, self._state)
+        self._recorder = Recorder(parts, self._state, ordering)
         self.break_glass = BreakGlass(parts, self._state)
-        self._text_of = SecondText()
+        max_behind_us = parts.settings.max_clock_skew_seconds * 1_000_000
+        self._contexts = Contexts(parts.journal, self._state, max_behind_us)
+        self.gate = Gate(parts, self._state, self._contexts, ordering, self.paths)
         self._reloading = threading.Lock()
         self._problems: tuple[str, ...] = ()
-        self._max_behind_us = parts.settings.max_clock_skew_seconds * 1_000_000
         self._waiting = 0
         self._waiting_lock = threading.Lock()
         self._maintenance = maintenance.Maintenance(self)
@@ -204,7 +210,7 @@ class Engine:
             InvalidEntityIdError, NotFoundError (`unknown_entity`), BadRequestError (`unknown_signal`, `invalid_time`).
         """
         keys, approvers = entity_keys(entities)
-        return self._history(keys, approvers, None if as_of is None else moment_us(as_of), select)
+        return self._contexts.take(keys, approvers, None if as_of is None else moment_us(as_of), select).history
 
     def enrich(self, document: Mapping[str, Any], *, select: Sequence[str] | None = None) -> dict[str, Any]:
         """The input with `history` put in. The caller's objects are not changed.
@@ -219,7 +225,7 @@ class Engine:
         paths.refuse_forged(document)
         keys: dict[str, Key | None] = dict(paths.entity_ids(document))
         approvers = paths.approver_ids(document)
-        return paths.put(document, self._history(keys, approvers, None, select))
+        return paths.put(document, self._contexts.take(keys, approvers, None, select).history)
 
     def entity(
         self,
@@ -266,76 +272,72 @@ class Engine:
         body = history[name][value] if entity == "approver" else history[name]
         return {**body, "as_of": history["as_of"], "seq": history["seq"], "status": history["status"]}
 
-    def _history(
-        self,
-        keys: dict[str, Key | None],
-        approvers: Sequence[str] | None,
-        as_of_us: int | None,
-        select: Sequence[str] | None,
-    ) -> dict[str, Any]:
-        state, journal = self._state, self.journal
-        while True:
-            live = state.live
-            selection = live.selection(select)
-            wanted = keys
-            for pair, a, b in selection.pairs:
-                if pair not in keys and a in keys and b in keys:
-                    left, right = keys[a], keys[b]
-                    wanted = {**wanted, pair: None if left is None or right is None else (str(left), str(right))}
-            with live.index.lock:
-                if state.live is not live:
-                    continue  # a reload took its place: nothing is linked to this one any more
-                if state.broken is not None or state.closed:
-                    state.check_open()
-                now_us = journal.now_us()
-                if as_of_us is None:
-                    as_of_us = now_us
-                history = live.assembler.entities(selection.entities, wanted, approvers, as_of_us, state.held_since_us)
-                seq = state.seq
-                observed_since = state.observed_since
-                covering = state.suspensions.covering(wanted, state.members, as_of_us) if state.suspensions else ()
-                break
-        history["suspended"] = bool(covering)
-        history["suspensions"] = [one.body() for one in covering]
-        history["as_of"] = self._text_of(as_of_us)
-        history["seq"] = seq
-        history["status"] = "unavailable" if journal.behind_us > self._max_behind_us else "fresh"
-        history["lag_seconds"] = None
-        history["observed_since"] = observed_since
-        history["catalog"] = live.catalog.version
-        return history
-
     @property
     def clock_behind(self) -> bool:
         """Whether the system clock lies so far behind the journal's time that nobody can say what the last hour is."""
-        return self.journal.clock_behind_us > self._max_behind_us
+        return self._contexts.clock_behind
 
     # -- decisions --------------------------------------------------------------------------------------------------
 
-    @property
-    def policies(self) -> Prepared:
-        """The live policies, ready to be asked.
-
-        Raises:
-            NotFoundError: `no_policies`, when the engine was opened without policies.
-        """
-        if self._state.policies is None:
-            raise NotFoundError("the engine was opened without policies", code="no_policies")
-        return self._state.policies
-
     def decide(
-        self, path: Sequence[str], document: Mapping[str, Any], *, strict_builtin_errors: bool = False
-    ) -> Decision:
-        """Evaluate the policy at `path` on the enriched input. Not gated and not recorded.
+        self,
+        path: Sequence[str],
+        document: Mapping[str, Any] | None,
+        *,
+        idempotency_key: str | None = None,
+        caller: str = "",
+        deadline: float | None = None,
+        strict_builtin_errors: bool = False,
+        dry_run: bool = False,
+        wait: bool = True,
+    ) -> Decision | Evaluation:
+        """Ask the policies at `path` on the enriched input; a decision path goes through the gate.
+
+        Args:
+            path: its segments, such as `("gantral", "authority", "decision")`.
+            document: the input; None when there is none at all, so that `input` is undefined.
+            idempotency_key, caller, dry_run: of a decision; see `Gate.decide`.
+            deadline: of a decision, on `time.monotonic`'s clock; default: `deadline_ms` from now.
+            strict_builtin_errors: see `Prepared.evaluate`.
+            wait: return when a decision is durable; False: the caller waits for its `seq` before anybody hears of it.
+
+        Returns:
+            A `Decision`, recorded and counted; or an `Evaluation`, which is neither.
 
         Raises:
             NotFoundError: `no_policies`.
-            HistoryForgedError, InvalidEntityIdError, BadRequestError: the input can't be enriched.
+            BadRequestError: `decision_path_required`, for what lies above or below a decision path; `missing_agent`,
+                `invalid_idempotency_key`; the input can't be enriched.
+            HistoryForgedError, InvalidEntityIdError, NumberNotExactError: the input can't be enriched.
+            ConflictError, BusyError, JournalFullError, JournalFailedError: see `Gate.decide`.
         """
-        policies = self.policies
-        enriched = self.enrich(document)
-        outcome = policies.evaluate(tuple(path), canonical_json(enriched), strict_builtin_errors=strict_builtin_errors)
-        return Decision(outcome, enriched)
+        policies = self._state.policies
+        if policies is None:
+            raise NotFoundError("the engine was opened without policies", code="no_policies")
+        asked = tuple(path)
+        if not policies.decisions.gated(asked):
+            enriched = None if document is None else self.enrich(document)
+            data = None if enriched is None else canonical_json(enriched)
+            outcome = policies.prepared.evaluate(asked, data, strict_builtin_errors=strict_builtin_errors)
+            return Evaluation(outcome, enriched)
+        if document is None:
+            document = {}  # which has no agent
+        elif not isinstance(document, Mapping):
+            raise BadRequestError(f"the input is {show(document)}, not an object", field="input")
+        if deadline is None:
+            deadline = time.monotonic() + self.settings.deadline_ms / 1000
+        decision = self.gate.decide(
+            asked,
+            document,
+            idempotency_key=idempotency_key,
+            caller=caller,
+            deadline=deadline,
+            strict_builtin_errors=strict_builtin_errors,
+            dry_run=dry_run,
+        )
+        if wait:
+            self.durable(decision.seq)
+        return decision
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -365,6 +367,42 @@ class Engine:
             limit=limit,
             **filters,
         )
+
+    def decisions(
+        self,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+        **filters: str | None,
+    ) -> DecisionsPage:
+        """A page of the decisions that were recorded, newest first; `decision` has the whole record of one.
+
+        Args:
+            since, until: bounds of as_of, both inclusive.
+            filters: `agent`, `team`, `workflow`, `org`, `decision`, `path` (as in a URL, `gantral/authority/decision`).
+
+        Raises:
+            HistoryBehindError: DuckDB did not catch up with what is durable within a second.
+        """
+        wanted = DecisionFilter.of(
+            None if since is None else moment_us(since), None if until is None else moment_us(until), **filters
+        )
+        return self.history.decisions_page(wanted, at_seq=self.caught_up(1.0), cursor=cursor, limit=limit)
+
+    def decision(self, decision_id: str) -> dict[str, Any]:
+        """The whole record of a decision, with its seq.
+
+        Raises:
+            NotFoundError: `unknown_decision`.
+            HistoryBehindError: DuckDB did not catch up with what is durable within a second.
+        """
+        self.caught_up(1.0)
+        found = self.history.decision(decision_id)
+        if found is None:
+            raise NotFoundError(f"no decision {show(decision_id)}", code="unknown_decision")
+        return found
 
     def caught_up(self, timeout: float) -> int:
         """Wait until DuckDB has applied what is durable now; returns that seq."""
@@ -433,7 +471,7 @@ class Engine:
         return self._state.parser
 
     @property
-    def prepared(self) -> Prepared | None:
+    def live_policies(self) -> LivePolicies | None:
         """The live policies; None without."""
         return self._state.policies
 
@@ -454,6 +492,8 @@ class Engine:
             "durable_seq": self.durable_seq,
             "applied_seq": self.follower.applied.seq,
             "waiting": self._waiting,
+            "waiting_decisions": self.gate.waiting,
+            "idempotency_keys": len(self.gate.answered),
             "lag_events": max(0, self._state.seq - self.follower.applied.seq),
             "keys": len(self.keys),
             "index": self._state.live.index.stats(),

@@ -12,14 +12,13 @@ from typing import Any, Final, TypeAlias
 import polars as pl
 import pyarrow as pa
 
+from enrich.engine.ordering import Ordering
 from enrich.engine.results import RecordResult
 from enrich.engine.startup import Parts
 from enrich.engine.state import State
-from enrich.errors import BusyError, EnrichError, IndexNotReadyError, show
+from enrich.errors import BusyError
 from enrich.events import EventBatch, EventParser, Parsed, Rejection
-from enrich.failpoints import failpoint
-from enrich.journal import Position, PreparedRecord, Reservation
-from enrich.suspensions import Members
+from enrich.journal import PreparedRecord, Reservation
 from enrich.windows import Index, PreparedBlock
 
 __all__ = ["Events", "Recorder"]
@@ -35,10 +34,11 @@ _BESIDE_EVENTS: Final = 4_000
 class Recorder:
     """Gives events their place in the journal and makes them visible; durability is waited for by the caller."""
 
-    def __init__(self, parts: Parts, state: State) -> None:
+    def __init__(self, parts: Parts, state: State, ordering: Ordering) -> None:
         self._journal = parts.journal
         self._keys = parts.keys
         self._follower = parts.follower
+        self._ordering = ordering
         self._bulk_events = parts.settings.bulk_events
         self._most = parts.settings.max_request_events
         self._state = state
@@ -128,45 +128,12 @@ class Recorder:
         """The last seq of the batch, now visible; None when `parser` or the index is no longer the live one."""
         state = self._state
         live = state.live
-        times = batch.columns["occurred_at"]
-        earliest = min(times)
-        members = Members.of(batch)
         block, record = self._prepare(live.index, batch, two_threads)
-        named = False  # by a line of the journal, or perhaps
-        try:
-            with state.order:
-                state.check_open()
-                if state.live is not live or state.parser is not parser:
-                    return None  # the new catalog may keep attributes that the old one dropped
-                head, named = self._journal.head, True
-                try:
-                    appended = self._journal.append(record)
-                    with live.index.lock:
-                        live.index.link(block, appended.seq)
-                        state.members.add(members)
-                        state.position = Position(appended.last_seq, appended.hash)
-                        state.observe(earliest)
-                    if state.ordered is not None:
-                        state.ordered.append((batch, appended.seq))
-                    self._keys.commit(reservation, appended.seq, times)
-                    failpoint("engine.applied")
-                    self._follower.submit(record, appended)
-                except BaseException as error:
-                    if self._journal.head != head:
-                        # INVARIANT prefix: an appended record that is not applied would be a hole in every later answer
-                        state.broken = IndexNotReadyError(f"applying record {head.seq + 1} failed: {show(str(error))}")
-                    else:
-                        named = not isinstance(error, EnrichError)
-                    raise
-        finally:
-            if not named:
-                self._journal.discard(record)
-        return appended.last_seq
+        # a new catalog may keep attributes that the old one dropped
+        placed = self._ordering.place(batch, record, block, reservation, live, lambda: state.parser is not parser)
+        return None if placed is None else placed.last_seq
 
-
-    def _prepare(
-        self, index: Index, batch: EventBatch, two_threads: bool
-    ) -> tuple[PreparedBlock, PreparedRecord]:
+    def _prepare(self, index: Index, batch: EventBatch, two_threads: bool) -> tuple[PreparedBlock, PreparedRecord]:
         """What needs no order, for the index and for the journal; of a big batch side by side, since both spend a good
         part of it in native code."""
         if not two_threads or batch.n < _BESIDE_EVENTS:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from enrich.decisions import Prepared
 from enrich.engine import definitions
 from enrich.engine.live import Live
+from enrich.engine.policies import LivePolicies, prepare_policies
 from enrich.engine.results import ReloadReport
 from enrich.engine.startup import (
     Parts,
@@ -18,7 +18,6 @@ from enrich.engine.startup import (
     event_parser,
     index_from_duckdb,
     link_tail,
-    prepare_policies,
 )
 from enrich.engine.state import State
 from enrich.errors import ConfigError, EnrichError, PolicyError
@@ -56,9 +55,9 @@ def _reload(engine: Engine, parts: Parts, state: State) -> ReloadReport:
     live = engine.live
     catalog = load_catalog(parts.queries)
     check_retention(catalog, parts.settings)
-    policies = prepare_policies(parts.policies)
+    policies = prepare_policies(parts.policies, parts.settings)
     new_catalog = catalog.version != live.catalog.version
-    if not new_catalog and _version(policies) == _version(engine.prepared):
+    if not new_catalog and _version(policies) == _version(state.policies):
         return _report(engine, False, [])
     if not new_catalog:
         _go_live(parts, state, live, policies)
@@ -107,7 +106,7 @@ def _link(index: Index, ordered: Sequence[tuple[EventBatch, int]]) -> None:
             index.link(block, seq)
 
 
-def _go_live(parts: Parts, state: State, live: Live, policies: Prepared | None) -> None:
+def _go_live(parts: Parts, state: State, live: Live, policies: LivePolicies | None) -> None:
     """Journal the definitions and put them in place of the old ones, in one ordered step."""
     record = definitions.Definitions(parts, live.catalog, policies)
     with state.order:
@@ -126,9 +125,9 @@ def _go_live(parts: Parts, state: State, live: Live, policies: Prepared | None) 
         replaced.close()  # what it still evaluates comes to its end
 
 
-def _version(policies: Prepared | None) -> str | None:
-    return None if policies is None else policies.policies.version
+def _version(policies: LivePolicies | None) -> str | None:
+    return None if policies is None else policies.version
 
 
 def _report(engine: Engine, changed: bool, problems: list[str]) -> ReloadReport:
-    return ReloadReport(changed, engine.catalog.version, _version(engine.prepared), tuple(problems))
+    return ReloadReport(changed, engine.catalog.version, _version(engine.live_policies), tuple(problems))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from enrich.decisions import Outcome
+from enrich.decisions import Cause, DecisionName, Defined, Outcome, Verdict
 from enrich.events import Rejection
 
-__all__ = ["CheckReport", "Decision", "Readiness", "RecordResult", "ReloadReport"]
+__all__ = ["CheckReport", "Decision", "Evaluation", "Readiness", "RecordResult", "ReloadReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,44 @@ class CheckReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """A policy's outcome, and the enriched input it was made on."""
+class Evaluation:
+    """A policy's outcome where it is no decision, and the enriched input it was made on (None without any input).
+
+    Neither recorded nor counted.
+    """
 
     outcome: Outcome
-    input: Mapping[str, Any]
+    input: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A decision of the gate.
+
+    Attributes:
+        decision_id: of its record; after a dry run of none.
+        seq: nobody may hear of the decision before the journal is durable up to here.
+        fate: `recorded` now, `repeated` from the record under its idempotency key, or a `dry_run` without any trace.
+        stages_ns: what it spent its time on: `lock`, `context`, `evaluate`, `order`, in nanoseconds.
+    """
+
+    decision_id: str
+    verdict: Verdict
+    seq: int
+    fate: Literal["recorded", "repeated", "dry_run"]
+    stages_ns: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def decision(self) -> DecisionName:
+        """ALLOW, REQUIRE_HUMAN or DENY."""
+        return self.verdict.decision
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why the policy's own answer does not stand; None when it does."""
+        return self.verdict.cause
+
+    @property
+    def outcome(self) -> Defined:
+        """What is answered, in the path's own shape."""
+        return Defined(self.verdict.result)

@@ -16,12 +16,12 @@ from threading import Lock
 
 import structlog
 
-from enrich.decisions import EmbeddedEvaluator, Prepared, load_policies
 from enrich.engine import definitions
 from enrich.engine.check import ask, compare, sample
 from enrich.engine.followed import INDEX, followed, refuse_replaced
 from enrich.engine.known import load_keys, save_keys
 from enrich.engine.live import Live, index_plans
+from enrich.engine.policies import LivePolicies, prepare_policies
 from enrich.engine.suspended import load_register
 from enrich.errors import ConfigError, DefinitionError, EnrichError
 from enrich.events import EventParser
@@ -42,7 +42,6 @@ __all__ = [
     "index_from_duckdb",
     "link_tail",
     "open_parts",
-    "prepare_policies",
     "save_index",
 ]
 
@@ -63,7 +62,7 @@ class Parts:
     keys: KeyStore
     live: Live
     parser: EventParser
-    prepared: Prepared | None
+    policies_live: LivePolicies | None
     observed_since_us: int | None
     suspensions: Register
     members: Members
@@ -74,7 +73,7 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
     """See `Engine.open`."""
     catalog = load_catalog(queries)
     check_retention(catalog, settings)
-    prepared = prepare_policies(policies)
+    prepared = prepare_policies(policies, settings)
     with reading(FILE_NAME), ExitStack() as stack:
         if prepared is not None:
             stack.callback(prepared.close)
@@ -183,11 +182,6 @@ def check_retention(catalog: Catalog, settings: Settings) -> None:
                 )
 
 
-def prepare_policies(directory: Path | None) -> Prepared | None:
-    """The policies of a directory, ready to be asked; None without a directory."""
-    return None if directory is None else EmbeddedEvaluator().prepare(load_policies(directory))
-
-
 def event_parser(catalog: Catalog, settings: Settings, journal: Journal, pruned_before_us: int | None) -> EventParser:
     """The parser that keeps the attributes that the catalog reads and the settings allow.
 
@@ -277,8 +271,8 @@ def close_parts(parts: Parts, live: Live, position: Callable[[], Position] | Non
     parts.follower.stop(drain=first is None)
     parts.history.close()
     parts.journal.close()
-    if parts.prepared is not None:
-        parts.prepared.close()
+    if parts.policies_live is not None:
+        parts.policies_live.close()
     if parts.temporary is not None:
         parts.temporary.cleanup()
     if first is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from enrich.decisions import Prepared
 from enrich.engine.live import Live
+from enrich.engine.policies import LivePolicies
 from enrich.errors import EnrichError, IndexNotReadyError
 from enrich.events import EventBatch, EventParser, format_us
 from enrich.journal import Position
@@ -43,7 +43,7 @@ class State:
         self,
         live: Live,
         parser: EventParser,
-        policies: Prepared | None,
+        policies: LivePolicies | None,
         position: Position,
         observed_since_us: int | None,
         suspensions: Register,

@@ -66,6 +66,10 @@ class Access:
         if not granted:
             raise ForbiddenError(f"the token does not hold scope {show(scope)}", scope=scope)
 
+    def caller(self, request: Request) -> str:
+        """What tells callers apart: the token; empty while the service is open."""
+        return "" if self.open else _bearer(request).decode("latin-1")
+
 
 def _refuse_foreign(request: Request, scope: Scope) -> None:
     """Without tokens whoever reaches loopback may call; a page of somebody else's in a browser here must not.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns
 from typing import Any, Final, Literal
 from urllib.parse import parse_qs
 
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from enrich.decisions import data_api
-from enrich.decisions.protocol import Outcome
+from enrich.engine.results import Decision, Evaluation
 from enrich.errors import BadRequestError, show
 from enrich.events.json import strict_loads
 from enrich.service.answers import JSON, Answer
@@ -32,7 +32,7 @@ _Read = tuple[data_api.DataQuery | data_api.Redirect, int]
 
 
 class DataRoutes:
-    """A document of the policies, asked for with an enriched input. Not gated and not recorded yet."""
+    """A document of the policies, asked for with an enriched input; decisions go through the gate."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -45,28 +45,43 @@ class DataRoutes:
             max_bytes=min(settings.max_input_bytes, data_api.MAX_YAML_BYTES),
             max_depth=settings.max_json_depth,
         )
+        self._deadline_seconds = settings.deadline_ms / 1000
+        self._decisions = runtime.metrics.decisions
         stage = runtime.metrics.stage
+        self._stages = {name: stage("decide", name) for name in ("lock", "context", "evaluate", "order")}
         self._parse, self._evaluate = stage("data", "parse"), stage("data", "evaluate")
         self._durable, self._serialize = stage("data", "durable"), stage("data", "serialize")
 
     async def answer(self, request: Request) -> Response:
         """Every call of the Data API: parsed and evaluated on a thread, answered once what was seen is durable."""
         body = await read_body(request, self._max_bytes)
+        arrived = monotonic()
         kind = (header(request, b"content-type") or b"").decode("latin-1").lower()
         read = partial(self._read, request, kind, body)
         if "yaml" in kind and body:  # slow to read: it must not keep others from being decided
             read = partial(_given, await self._runtime.ingest.run(read))
-        work = await self._runtime.evaluations.run(partial(self._work, read))
+        key, caller = _idempotency_key(request), self._runtime.access.caller(request)
+        work = await self._runtime.evaluations.run(
+            partial(self._work, read, key=key, caller=caller, deadline=arrived + self._deadline_seconds)
+        )
         if isinstance(work, data_api.Redirect):
             return self._redirect(work, request)
-        query, outcome, parse_ns, evaluate_ns = work
+        query, answered, parse_ns, evaluate_ns = work
         evaluated = perf_counter_ns()
-        seq = self._engine.seq  # at least what the context has seen
+        # at least what the context has seen; of a decision, its record too
+        seq = answered.seq if isinstance(answered, Decision) else self._engine.seq
         if self._engine.durable_seq < seq:
             await self._runtime.durable.wait(seq)
         durable = perf_counter_ns()
         timers = {"timer_rego_input_parse_ns": parse_ns, "timer_rego_query_eval_ns": evaluate_ns}
-        answer = data_api.answer(query, outcome, decision_id=str(uuid.uuid4()), metrics=timers)
+        answer = data_api.answer(
+            query,
+            answered.outcome,
+            decision_id=answered.decision_id if isinstance(answered, Decision) else str(uuid.uuid4()),
+            metrics=timers,
+            warning=answered.verdict.warning if isinstance(answered, Decision) else None,
+            dry_run=isinstance(answered, Decision) and answered.fate == "dry_run",
+        )
         response = Answer(
             orjson.dumps(answer.body, option=orjson.OPT_INDENT_2 if query.pretty else None), answer.status
         )
@@ -74,7 +89,14 @@ class DataRoutes:
         self._durable.observe(durable - evaluated)
         self._evaluate.observe(evaluate_ns)
         self._parse.observe(parse_ns)
+        if isinstance(answered, Decision):
+            self._count(answered)
         return response
+
+    def _count(self, decision: Decision) -> None:
+        self._decisions[decision.fate, decision.decision, decision.cause or ""] += 1
+        for stage, duration_ns in decision.stages_ns.items():
+            self._stages[stage].observe(duration_ns)
 
     def _read(self, request: Request, kind: str, body: bytes) -> _Read:
         started = perf_counter_ns()
@@ -90,31 +112,52 @@ class DataRoutes:
         )
         return query, perf_counter_ns() - started
 
-    def _work(self, read: Callable[[], _Read]) -> data_api.Redirect | tuple[data_api.DataQuery, Outcome, int, int]:
+    def _work(
+        self, read: Callable[[], _Read], **options: Any
+    ) -> data_api.Redirect | tuple[data_api.DataQuery, Decision | Evaluation, int, int]:
         query, parse_ns = read()
         if isinstance(query, data_api.Redirect):
             return query
         parsed = perf_counter_ns()
-        outcome = self._decide(query)
-        return query, outcome, parse_ns, perf_counter_ns() - parsed
+        answered = self._decide(query, **options)
+        return query, answered, parse_ns, perf_counter_ns() - parsed
 
-    def _decide(self, query: data_api.DataQuery) -> Outcome:
+    def _decide(
+        self, query: data_api.DataQuery, *, key: str | None, caller: str, deadline: float
+    ) -> Decision | Evaluation:
         document: Any = query.input
         if document is data_api.ABSENT:  # nobody to have a history: `input` stays undefined, as OPA has it
-            return self._engine.policies.evaluate(query.path, None, strict_builtin_errors=query.strict)
-        if not isinstance(document, Mapping):
+            document = None
+        elif not isinstance(document, Mapping):
             raise BadRequestError(
                 f"the input is {show(document)}, not an object",
                 code="invalid_parameter",
                 hint="history is put into the input, so it must be an object",
             )
-        return self._engine.decide(query.path, document, strict_builtin_errors=query.strict).outcome
+        return self._engine.decide(
+            query.path,
+            document,
+            idempotency_key=key,
+            caller=caller,
+            deadline=deadline,
+            strict_builtin_errors=query.strict,
+            dry_run=query.dry_run,
+            wait=False,
+        )
 
     def _redirect(self, redirect: data_api.Redirect, request: Request) -> Response:
         location = redirect.location.encode("ascii")
         if request.scope["query_string"]:
             location += b"?" + request.scope["query_string"]
         return Answer(b"{}", redirect.status, JSON, [(b"location", location)])
+
+
+def _idempotency_key(request: Request) -> str | None:
+    """The header's value; what a key may be is the gate's to say."""
+    found = [bytes(value) for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    if len(found) > 1:
+        raise BadRequestError("`Idempotency-Key` stands twice", code="invalid_idempotency_key")
+    return found[0].decode("utf-8", "surrogateescape") if found else None
 
 
 def _given(read: _Read) -> _Read:

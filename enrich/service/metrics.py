@@ -23,8 +23,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 __all__ = ["STAGES", "Metrics", "StageHistogram"]
 
-#: what a request's time is divided into; `durable` is the wait for the covering fsync
-STAGES: Final = ("parse", "context", "evaluate", "durable", "serialize", "total")
+#: what a request's time is divided into; `durable` is the wait for the covering fsync;
+#: route `decide` is the gate's part of a decision: waiting for others, context, policy, journal
+STAGES: Final = ("parse", "lock", "context", "evaluate", "order", "durable", "serialize", "total")
 _BOUNDS_US: Final = (
     10, 25, 50, 75, 100, 150, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     10_000_000,
@@ -68,6 +69,8 @@ class Metrics:
         self.refusals: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.reloads: Counter[str] = Counter()
+        #: by fate, decision and cause
+        self.decisions: Counter[tuple[str, str, str]] = Counter()
         self.definitions_stale = False
         self._stages: dict[tuple[str, str], StageHistogram] = {}
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
@@ -106,6 +109,15 @@ class Metrics:
         yield requests
         yield _counter("enrich_refusals", "Requests refused, by error code.", "code", self.refusals)
         yield _counter("enrich_events", "Events offered, by what became of them.", "result", self.events)
+        decisions = CounterMetricFamily(
+            "enrich_decisions",
+            "Decisions answered: recorded now, repeated under an idempotency key, or a dry run; `cause` is empty where "
+            "the policy's own answer stands.",
+            labels=("fate", "decision", "cause"),
+        )
+        for labels, count in sorted(self.decisions.items()):
+            decisions.add_metric(labels, count)
+        yield decisions
         yield _counter("enrich_reloads", "Reloads of definitions and policies, by outcome.", "outcome", self.reloads)
         yield GaugeMetricFamily(
             "enrich_definitions_stale",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import Final
 
 from enrich.engine import Engine
 from enrich.engine.results import RecordResult
@@ -16,6 +17,9 @@ from enrich.service.together import Together
 from enrich.settings import Settings
 
 __all__ = ["Runtime"]
+
+#: so that a busy entity's decisions seldom keep those of others from a thread
+_EVALUATION_THREADS: Final = 32
 
 
 class Runtime:
@@ -32,9 +36,9 @@ class Runtime:
         self.ingest = BoundedPool("ingest", threads=2, waiting=settings.ingest_queue, deadline_seconds=deadline)
         #: DuckDB and other reads that take milliseconds
         self.reads = BoundedPool("read", threads=2, waiting=settings.read_queue, deadline_seconds=deadline)
-        #: policy evaluation, which has no time limit of its own
+        #: policy evaluation; a decision that waits for others about the same entity holds its thread meanwhile
         self.evaluations = BoundedPool(
-            "evaluation", threads=2, waiting=settings.evaluation_queue, deadline_seconds=deadline
+            "evaluation", threads=_EVALUATION_THREADS, waiting=settings.evaluation_queue, deadline_seconds=deadline
         )
         #: break-glass: nothing else may stand before it
         self.suspensions = BoundedPool("suspension", threads=1, waiting=64, deadline_seconds=deadline)

@@ -1,0 +1,139 @@
+"""A decision's record: what was asked, what was read, what was answered, and the event that counts it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+
+from enrich.context import canonical_json, check_id, context_hash
+from enrich.decisions.protocol import DataPath
+from enrich.decisions.verdict import OUTCOMES, Verdict
+from enrich.errors import InvalidEntityIdError
+from enrich.events.canonical import format_us
+from enrich.events.model import MATERIALITIES
+
+__all__ = ["SOURCE", "Question", "decision_body", "path_text"]
+
+#: the source of the events of decisions; nobody else may use it
+SOURCE: Final = "enrich"
+
+
+def path_text(path: DataPath) -> str:
+    """A path as it stands in a URL: `gantral/authority/decision`."""
+    return "/".join(quote(segment, safe="") for segment in path)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was asked, as far as it does not depend on the moment.
+
+    Attributes:
+        entities: agent, team, workflow and org to their ids, None where the request lacks one.
+        document: the input as it was sent.
+        caller: a keyed hash of who asked; None when that is not known.
+    """
+
+    path: DataPath
+    document: Mapping[str, Any]
+    entities: Mapping[str, str | None]
+    approvers: Sequence[str]
+    instance_id: str | None
+    materiality: str | None
+    caller: str | None
+    text: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", path_text(self.path))
+
+    def request_hash(self) -> str:
+        """SHA-256 of the canonical raw input and path: whether two requests are the same."""
+        return _sha256(canonical_json({"input": self.document, "path": self.text}))
+
+
+def instance_and_materiality(
+    document: Mapping[str, Any], instance: Sequence[str], materiality: Sequence[str]
+) -> tuple[str | None, str | None]:
+    """What of the two a decision's event can carry; None for what is not there or is none."""
+    found, level = _at(document, instance), _at(document, materiality)
+    try:
+        id_ = None if found is None else check_id(found, "instance", ".".join(instance))
+    except InvalidEntityIdError:
+        id_ = None
+    return id_, level if isinstance(level, str) and level in MATERIALITIES else None
+
+
+def decision_body(
+    question: Question,
+    verdict: Verdict,
+    *,
+    decision_id: str,
+    idempotency_key: str | None,
+    request_hash: str,
+    as_of_us: int,
+    history: Mapping[str, Any],
+    input_json: bytes,
+    policy_hash: str,
+    settings_hash: str,
+    evaluator: Mapping[str, str],
+) -> dict[str, Any]:
+    """The body of a `decision` record.
+
+    Args:
+        history: the context.
+        input_json: the canonical bytes of the enriched input; they stand in the record as they are.
+    """
+    as_of = format_us(as_of_us)
+    entities = question.entities
+    event = {
+        "source": SOURCE,
+        "event_id": decision_id,
+        "decision_id": decision_id,
+        "occurred_at": as_of,
+        "kind": "authority",
+        "outcome": OUTCOMES[verdict.decision],
+        **{f"{entity}_id": id_ for entity, id_ in entities.items() if id_ is not None},
+    }
+    if question.instance_id is not None:
+        event["instance_id"] = question.instance_id
+    if question.materiality is not None:
+        event["materiality"] = question.materiality
+    return {
+        "decision_id": decision_id,
+        "idempotency_key": idempotency_key,
+        "request_hash": request_hash,
+        "caller": question.caller,
+        "entities": {**entities, "approvers": list(question.approvers)},
+        "as_of": as_of,
+        "context_seq": history["seq"],
+        "path": question.text,
+        "input": orjson.Fragment(input_json),
+        "input_hash": _sha256(input_json),
+        "context_hash": context_hash(history),
+        "selection": None,
+        "catalog": history["catalog"],
+        "policy_hash": policy_hash,
+        "settings_hash": settings_hash,
+        "evaluator": dict(evaluator),
+        "result": verdict.result,
+        "decision": verdict.decision,
+        "cause": verdict.cause,
+        "event": event,
+        "lease": None,
+        "suspensions": history["suspensions"],
+    }
+
+
+def _at(document: Mapping[str, Any], path: Sequence[str]) -> Any:
+    at: Any = document
+    for key in path:
+        at = at.get(key) if isinstance(at, Mapping) else None
+    return at
+
+
+def _sha256(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -1,0 +1,97 @@
+"""Contexts: signals, suspensions, as_of and seq of one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from enrich.context import Key
+from enrich.engine.state import SecondText, State
+from enrich.journal import Journal
+from enrich.suspensions import Covering
+
+__all__ = ["Contexts", "Taken"]
+
+
+class Taken(NamedTuple):
+    """The `history` object, and what its snapshot says besides: the suspensions in force that cover the entities."""
+
+    history: dict[str, Any]
+    as_of_us: int
+    seq: int
+    covering: Sequence[Covering]
+
+    @property
+    def reliable(self) -> bool:
+        """Whether anybody can say what the last hour is."""
+        return bool(self.history["status"] == "fresh")
+
+
+class Contexts:
+    """Takes contexts from what is live.
+
+    Args:
+        max_behind_us: how far the system clock may lie behind the journal's time.
+    """
+
+    def __init__(self, journal: Journal, state: State, max_behind_us: int) -> None:
+        self._journal = journal
+        self._state = state
+        self._max_behind_us = max_behind_us
+        self._text_of = SecondText()
+
+    @property
+    def clock_behind(self) -> bool:
+        """Whether the system clock lies so far behind the journal's time that nobody can say what the last hour is."""
+        return self._journal.clock_behind_us > self._max_behind_us
+
+    def take(
+        self,
+        keys: Mapping[str, Key | None],
+        approvers: Sequence[str] | None,
+        as_of_us: int | None = None,
+        select: Sequence[str] | None = None,
+    ) -> Taken:
+        """The context of the given entities.
+
+        Args:
+            keys: entity to id, None when it is missing.
+            approvers: ids of people; None when there is no word of them.
+            as_of_us: None takes the engine's clock within the snapshot.
+            select: see `Engine.context`.
+
+        Raises:
+            BadRequestError: `unknown_signal`, `invalid_select`.
+            IndexNotReadyError: the engine is closed or broken.
+        """
+        state, journal = self._state, self._journal
+        while True:
+            live = state.live
+            selection = live.selection(select)
+            wanted = keys
+            for pair, a, b in selection.pairs:
+                if pair not in keys and a in keys and b in keys:
+                    left, right = keys[a], keys[b]
+                    wanted = {**wanted, pair: None if left is None or right is None else (str(left), str(right))}
+            with live.index.lock:
+                if state.live is not live:
+                    continue  # a reload took its place: nothing is linked to this one any more
+                if state.broken is not None or state.closed:
+                    state.check_open()
+                now_us = journal.now_us()
+                if as_of_us is None:
+                    as_of_us = now_us
+                history = live.assembler.entities(selection.entities, wanted, approvers, as_of_us, state.held_since_us)
+                seq = state.seq
+                observed_since = state.observed_since
+                covering = state.suspensions.covering(wanted, state.members, as_of_us) if state.suspensions else ()
+                break
+        history["suspended"] = bool(covering)
+        history["suspensions"] = [one.body() for one in covering]
+        history["as_of"] = self._text_of(as_of_us)
+        history["seq"] = seq
+        history["status"] = "unavailable" if journal.behind_us > self._max_behind_us else "fresh"
+        history["lag_seconds"] = None
+        history["observed_since"] = observed_since
+        history["catalog"] = live.catalog.version
+        return Taken(history, as_of_us, seq, covering)

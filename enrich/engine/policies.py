@@ -1,0 +1,52 @@
+"""The policies that are live, with what belongs to them: one object, replaced as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from enrich.decisions import DecisionPaths, EmbeddedEvaluator, Prepared, load_policies
+from enrich.settings import Settings
+
+__all__ = ["LivePolicies", "prepare_policies"]
+
+
+@dataclass(frozen=True, slots=True)
+class LivePolicies:
+    """Policies ready to be asked, which of their rules are decisions, and who evaluates them (name, version).
+
+    Whoever asks reads this object once, so that a path is gated by the very policies that it is evaluated on.
+    """
+
+    prepared: Prepared
+    decisions: DecisionPaths
+    evaluator: Mapping[str, str]
+
+    @property
+    def version(self) -> str:
+        """What identifies their text."""
+        return self.prepared.policies.version
+
+    def close(self) -> None:
+        """Let go of them; what they still evaluate comes to its end."""
+        self.prepared.close()
+
+
+def prepare_policies(directory: Path | None, settings: Settings) -> LivePolicies | None:
+    """The policies of a directory, ready to be asked; None without a directory.
+
+    Raises:
+        PolicyError: they do not load.
+        ConfigError: a decision path of the settings is no rule of theirs.
+    """
+    if directory is None:
+        return None
+    evaluator = EmbeddedEvaluator()
+    prepared = evaluator.prepare(load_policies(directory))
+    try:
+        decisions = DecisionPaths(settings.decision_paths, prepared.rules)
+    except BaseException:
+        prepared.close()
+        raise
+    return LivePolicies(prepared, decisions, {"name": evaluator.name, "version": evaluator.version})
