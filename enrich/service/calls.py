@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from enrich.service.decision_calls import data_calls, decision_calls
 from enrich.service.documentation import answer, body, operation, parameter, path_parameter
 from enrich.service.routing import Call
 from enrich.service.schemas import ref
@@ -62,7 +63,6 @@ _BODY_REFUSALS: Final = {
     413: "`body_too_large`: more bytes than `max_body_bytes`",
     415: "`unsupported_media_type`",
 }
-_INPUT_TOO_LARGE: Final = "`body_too_large`: more bytes than `max_input_bytes`"
 _QUERY_REFUSALS: Final = {
     400: "`unknown_parameter`, `repeated_parameter`, `invalid_parameter`, `invalid_time`, `invalid_utf8`"
 }
@@ -79,7 +79,8 @@ def calls() -> list[Call]:
     return [
         *_event_calls(),
         *_enrich_calls(),
-        *_data_calls(),
+        *data_calls(_INPUT),
+        *decision_calls(),
         *_entity_calls(),
         *suspension_calls(),
         *_operator_calls(),
@@ -182,79 +183,10 @@ def _enrich_calls() -> list[Call]:
         | {
             400: "`history_forged`, `invalid_entity_id`, `missing_input`, `invalid_input`, `invalid_select`, "
             "`unknown_signal`, `unknown_field`, or a body that is no exact JSON",
-            413: _INPUT_TOO_LARGE,
+            413: "`body_too_large`: more bytes than `max_input_bytes`",
         },
     )
     return [Call("POST", "/v1/enrich", "enrich", "decide", documentation)]
-
-
-def _data_calls() -> list[Call]:
-    path = path_parameter("path", "the document's path; `%2F` stays inside a segment", "gantral/authority/decision")
-    request = body(
-        {
-            "application/json": ({"type": "object", "properties": {"input": {}}}, {"input": {"input": _INPUT}}),
-            "application/yaml": (
-                {"type": "string"},
-                {"input": "input:\n  identity: {actor_id: payments-refunder-03}\n"},
-            ),
-        },
-        required=False,
-    )
-    bare = body({"application/json": ({"type": "object"}, {"input": _INPUT})}, required=False)
-    asked = [
-        parameter("pretty", "indent the answer", enum=["true", "false"]),
-        parameter("strict-builtin-errors", "an error in a built-in is an error of the request", enum=["true", "false"]),
-        parameter("metrics", "add how long evaluation took", enum=["true", "false"]),
-    ]
-    given = parameter("input", "the input as JSON, percent-encoded", '{"identity":{"actor_id":"payments-refunder-03"}}')
-    refusals = {
-        400: "`invalid_parameter`, `invalid_gzip`, `history_forged`, `invalid_entity_id`, `number_not_exact`",
-        404: "`undefined_document` (v0), `no_policies`",
-        504: "`evaluation_timeout`: the policies took longer than one evaluation may",
-        413: _INPUT_TOO_LARGE,
-        415: "`unsupported_media_type`",
-    }
-    about = (
-        "OPA's Data API on the enriched input: what a client of OPA sends stays as it is. Not yet gated or recorded."
-    )
-    result = answer(
-        "The document, or nothing when it is undefined.", {"type": "object"}, {"result": {"decision": "ALLOW"}}
-    )
-    document = answer("The bare document.", {}, {"decision": "ALLOW"})
-
-    def data(summary: str, answers: dict[str, Any], **more: Any) -> dict[str, Any]:
-        return operation("decisions", summary, about, answers=answers, refusals=refusals, data_api=True, **more)
-
-    return [
-        Call(
-            "GET", "/v1/data/{path}", "get_data", "decide",
-            data("Evaluate with `?input=`", result, parameters=[path, given, *asked]), data_api=True,
-        ),
-        Call(
-            "POST", "/v1/data/{path}", "post_data", "decide",
-            data("Evaluate", result, parameters=[path, *asked], request=request), data_api=True,
-        ),
-        Call(
-            "GET", "/v1/data", "get_data_root", "decide",
-            data("Evaluate the whole of `data` with `?input=`", result, parameters=[given, *asked]), data_api=True,
-        ),
-        Call(
-            "POST", "/v1/data", "post_data_root", "decide",
-            data("Evaluate the whole of `data`", result, parameters=asked, request=request), data_api=True,
-        ),
-        Call(
-            "POST", "/v0/data/{path}", "post_data_v0", "decide",
-            data("Evaluate, bare", document, parameters=[path, *asked], request=bare), data_api=True,
-        ),
-        Call(
-            "POST", "/v0/data", "post_data_v0_root", "decide",
-            data("Evaluate the whole of `data`, bare", document, parameters=asked, request=bare), data_api=True,
-        ),
-        Call(
-            "POST", "/", "post_root", "decide",
-            data("Evaluate the default decision", document, parameters=asked, request=bare), data_api=True,
-        ),
-    ]  # fmt: skip
 
 
 def _entity_calls() -> list[Call]:

@@ -15,7 +15,7 @@ from enrich.errors import BadRequestError, PayloadTooLargeError, show
 from enrich.events.files import decode_ndjson
 from enrich.events.json import strict_loads
 from enrich.service.answers import json_answer
-from enrich.service.requests import content_type, query, read_body
+from enrich.service.requests import content_type, limit_of, query, read_body
 from enrich.service.runtime import Runtime
 
 __all__ = ["EventRoutes"]
@@ -29,7 +29,6 @@ _INLINE_BYTES: Final = 8192
 _MAX_DEPTH: Final = 16
 _FILTERS: Final = ("agent", "team", "workflow", "org", "approver", "kind", "outcome")
 _PARAMETERS: Final = (*_FILTERS, "since", "until", "cursor", "limit")
-_MAX_LIMIT: Final = 1000
 #: records that one body may become: past them it is refused unread, since a body of events that are none is all cost
 _MAX_RECORDS: Final = 10
 
@@ -102,7 +101,7 @@ class EventRoutes:
     async def get(self, request: Request) -> Response:
         """A page of events, newest first."""
         given = query(request, _PARAMETERS)
-        limit = _limit(given.get("limit"))
+        limit = limit_of(given.get("limit"))
         since, until = given.get("since"), given.get("until")
         filters = {name: given[name] for name in _FILTERS if name in given}
         page = await self._runtime.reads.run(
@@ -118,14 +117,4 @@ def _too_many(count: int, most: int) -> PayloadTooLargeError:
         hint="send them in several requests; what was sent twice is counted as duplicate",
         events=count,
         max_events=most,
-    )
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return 100
-    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= _MAX_LIMIT:
-        return int(text)
-    raise BadRequestError(
-        f"limit {show(text)} is not between 1 and {_MAX_LIMIT}", code="invalid_parameter", parameter="limit"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enrich.service.data import DataRoutes
+from enrich.service.decisions import DecisionRoutes
 from enrich.service.enrichment import EnrichRoute
 from enrich.service.entities import EntityRoutes
 from enrich.service.events import EventRoutes
@@ -18,7 +19,7 @@ def handlers(runtime: Runtime) -> dict[str, Handler]:
     """The handlers of one runtime; the names are those of `calls`."""
     events, enrichment, data = EventRoutes(runtime), EnrichRoute(runtime), DataRoutes(runtime)
     entities, operations = EntityRoutes(runtime), OperatorRoutes(runtime)
-    suspensions = SuspensionRoutes(runtime)
+    suspensions, decisions = SuspensionRoutes(runtime), DecisionRoutes(runtime)
     return {
         "post_events": events.post,
         "get_events": events.get,
@@ -30,6 +31,8 @@ def handlers(runtime: Runtime) -> dict[str, Handler]:
         "post_data_v0": data.answer,
         "post_data_v0_root": data.answer,
         "post_root": data.answer,
+        "decisions": decisions.list,
+        "decision": decisions.one,
         "entity": entities.entity,
         "entity_pair": entities.entity,
         "signals": entities.signals,

@@ -14,11 +14,12 @@ from starlette.types import Message
 
 from enrich.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaTypeError, show
 
-__all__ = ["ClientGoneError", "content_type", "header", "path_segments", "query", "read_body", "unpacked"]
+__all__ = ["ClientGoneError", "content_type", "header", "limit_of", "path_segments", "query", "read_body", "unpacked"]
 
 #: how long a body may take, and how long it may stand still
 _BODY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 10.0
+_MAX_LIMIT: Final = 1000
 #: zlib's for a gzip header with the largest window
 _GZIP: Final = 31
 
@@ -171,3 +172,18 @@ def path_segments(request: Request, prefix: bytes) -> list[str]:
         return [unquote_to_bytes(part).decode("utf-8") for part in raw[len(prefix) :].split(b"/")]
     except UnicodeDecodeError as error:
         raise BadRequestError("a path segment is not UTF-8", code="invalid_utf8") from error
+
+
+def limit_of(text: str | None) -> int:
+    """How many entries a page may have, 100 unless told.
+
+    Raises:
+        BadRequestError: `invalid_parameter`, not a number from 1 to 1000.
+    """
+    if text is None:
+        return 100
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= _MAX_LIMIT:
+        return int(text)
+    raise BadRequestError(
+        f"limit {show(text)} is not between 1 and {_MAX_LIMIT}", code="invalid_parameter", parameter="limit"
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from enrich.decisions import Cause, DecisionName
 from enrich.events.model import (
     AUTHORITY_OUTCOMES,
     INT64_MAX,
@@ -85,6 +86,14 @@ def components() -> dict[str, Schema]:
                 "status": {"enum": ["fresh", "stale", "unavailable"]},
             },
         },
+        "DecisionsPage": _object(
+            {
+                "decisions": {"type": "array", "items": {"type": "object"}},
+                "next_cursor": {"type": ["string", "null"]},
+                "seq": _COUNT,
+            }
+        ),
+        "DecisionRecord": _decision_record(),
         "Suspension": _object(
             {
                 "scope": {"enum": list(SCOPES)},
@@ -160,6 +169,38 @@ def _object(properties: dict[str, Schema], required: tuple[str, ...] | None = No
         "properties": properties,
         "additionalProperties": False,
     }
+
+
+def _decision_record() -> Schema:
+    digest: Schema = {"type": "string", "description": "`sha256:` and hex"}
+    text_or_null: Schema = {"type": ["string", "null"]}
+    return _object(
+        {
+            "seq": _COUNT | {"description": "its place in the journal, and its event's"},
+            "decision_id": {"type": "string"},
+            "idempotency_key": text_or_null,
+            "request_hash": digest | {"description": "of the canonical input as it was sent, and the path"},
+            "caller": text_or_null | {"description": "a keyed hash of who asked"},
+            "entities": {"type": "object", "description": "agent, team, workflow, org and approvers of the request"},
+            "as_of": {"type": "string", "format": "date-time", "description": "the moment that was decided on"},
+            "context_seq": _COUNT | {"description": "what its context has seen"},
+            "path": {"type": "string"},
+            "input": {"type": "object", "description": "enriched, as the policy saw it"},
+            "input_hash": digest,
+            "context_hash": digest | {"description": "of the history in the input"},
+            "selection": {"type": "null", "description": "every signal stands in the input"},
+            "catalog": digest,
+            "policy_hash": digest,
+            "settings_hash": digest | {"description": "of the settings that shape contexts and decisions"},
+            "evaluator": _object({"name": {"type": "string"}, "version": {"type": "string"}}),
+            "result": {"description": "what was answered"},
+            "decision": {"enum": list(get_args(DecisionName))},
+            "cause": {"enum": [None, *get_args(Cause)], "description": "why the policy's own answer does not stand"},
+            "event": ref("Event"),
+            "lease": {"type": "null"},
+            "suspensions": {"type": "array", "items": {"type": "object"}},
+        }
+    )
 
 
 def _event() -> Schema:

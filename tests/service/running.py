@@ -48,6 +48,10 @@ default decision := {"decision": "ALLOW"}
 decision := {"decision": "DENY"} if {
     input.history.agent.last_24h.failures >= 2
 }
+
+asked := {"by": input.identity.actor_id}
+
+known if input.history.agent.known
 """
 
 

@@ -28,6 +28,8 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("POST", "/v0/data/test/authority", "decide"),
     ("POST", "/v0/data", "decide"),
     ("POST", "/", "decide"),
+    ("GET", "/v1/decisions", "read"),
+    ("GET", "/v1/decisions/d-1", "read"),
     ("GET", "/v1/entities/agent/a", "read"),
     ("GET", "/v1/entities/agent_workflow/a/w", "read"),
     ("GET", "/v1/signals", "read"),
@@ -66,6 +68,7 @@ def test_every_route_is_listed_here(guarded: Running) -> None:
     concrete = {
         "/v1/data/{path}": "/v1/data/test/authority",
         "/v0/data/{path}": "/v0/data/test/authority",
+        "/v1/decisions/{id}": "/v1/decisions/d-1",
         "/v1/entities/{entity}/{id}": "/v1/entities/agent/a",
         "/v1/entities/{entity}/{id}/{id2}": "/v1/entities/agent_workflow/a/w",
         "/v1/suspensions/{scope}/{id}": "/v1/suspensions/team/t",

@@ -64,9 +64,13 @@ def test_yaml_says_no_more_than_json_and_is_short(service: Running, body: bytes,
 
 @pytest.mark.parametrize("body", [b"", b"{}"])
 def test_no_input_is_answered_with_a_warning(service: Running, body: bytes) -> None:
-    answer = service.http.post(PATH, content=body, headers={"content-type": "application/json"})
+    json_type = {"content-type": "application/json"}
+    answer = service.http.post("/v1/data/test/authority/asked", content=body, headers=json_type)
     assert answer.status_code == 200
     assert answer.json()["warning"]["code"] == "api_usage_warning"
+    assert "result" not in answer.json()
+    answer = service.http.post(PATH, content=body, headers=json_type)  # a decision needs an agent
+    assert (answer.status_code, _data_error(answer)["code"]) == (400, "missing_agent")
 
 
 def test_what_is_undefined(service: Running) -> None:

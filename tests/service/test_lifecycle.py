@@ -184,7 +184,9 @@ def test_a_bad_reload_by_call_is_a_400_with_the_place(directory: Path) -> None:
         policy.write_text("package test.authority\n\ndecision := {")
         answer = service.http.post("/v1/reload")
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "reload_refused")
-        decided = service.http.post("/v1/data/test/authority/decision", json={"input": {}})
+        decided = service.http.post(
+            "/v1/data/test/authority/decision", json={"input": {"identity": {"actor_id": "a-1"}}}
+        )
         assert decided.json()["result"] == {"decision": "ALLOW"}
 
 

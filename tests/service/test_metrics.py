@@ -34,7 +34,7 @@ def test_every_metric_stands_in_the_reference_and_no_other(tmp_path: Path) -> No
         assert kind == family.type, name
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == set(re.findall(r"`(\w+)`", labels)), name
-            for label in ("stage", "result", "outcome"):
+            for label in ("stage", "result", "outcome", "fate", "decision"):
                 assert f"`{sample.labels.get(label, 'total')}`" in page
         seen.add(name)
     assert seen == documented.keys()
