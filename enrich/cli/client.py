@@ -99,6 +99,14 @@ class ServiceClient:
         """See `Engine.events`."""
         return self._ask("GET", "/v1/events", params=_given(**filters))
 
+    def decisions(self, **filters: Any) -> dict[str, Any]:
+        """See `Engine.decisions`."""
+        return self._ask("GET", "/v1/decisions", params=_given(**filters))
+
+    def decision(self, decision_id: str) -> dict[str, Any]:
+        """See `Engine.decision`."""
+        return self._ask("GET", f"/v1/decisions/{quote(decision_id, safe='')}")
+
     def entity_of(self, name: str) -> str | None:
         """The entity of a signal set; None where there is no such set."""
         sets = self._ask("GET", "/v1/signals")["sets"]

@@ -183,18 +183,24 @@ def _answer(client: httpx.Client, policies: Prepared, request: Request) -> Answe
     def enrich() -> httpx.Response:
         return client.post("/v1/enrich", json=body).raise_for_status()
 
-    def decide() -> httpx.Response:
-        return client.post(f"/v1/data/{POLICY}", json=body).raise_for_status()
+    def decide(**parameters: str) -> httpx.Response:
+        return client.post(f"/v1/data/{POLICY}/decision", json=body, params=parameters).raise_for_status()
+
+    def rehearse() -> httpx.Response:
+        """What is only measured must not count."""
+        return decide(dry_run="true")
 
     def evaluate() -> Outcome:
         return policies.evaluate(path, bare)
 
-    for ask in (enrich, decide, evaluate) * 2:
+    for ask in (enrich, rehearse, evaluate) * 2:
         ask()  # nothing that is measured starts cold
     before = _stages(client)
     enriched, enrich_us = _timed(enrich)
-    answer, decide_us = _timed(decide)
+    _, decide_us = _timed(rehearse)
     after = _stages(client)
+    reasons = client.post(f"/v1/data/{POLICY}/reasons", json=body).raise_for_status().json()["result"]
+    decision = decide().json()["result"]
     without, without_us = _timed(evaluate)
 
     def took(route: str, stage: str) -> float:
@@ -206,14 +212,14 @@ def _answer(client: httpx.Client, policies: Prepared, request: Request) -> Answe
         history=history,
         history_bytes=len(orjson.dumps(history)),
         blind=without.value if isinstance(without, Defined) else {},
-        seen=answer.json()["result"],
+        seen={"decision": decision, "reasons": reasons},
         calls=_CALLS,
         took=[
             ("enriching, over HTTP, as this client saw it", enrich_us),
             ("  of it reading the request", took("enrich", "parse")),
             ("  of it computing the history", took("enrich", "context")),
             ("  of it writing the answer", took("enrich", "serialize")),
-            ("deciding with history, over HTTP, as this client saw it", decide_us),
+            ("deciding with history, over HTTP, unrecorded, likewise", decide_us),
             ("  of it reading the request", took("data", "parse")),
             ("  of it computing the history and evaluating the policy", took("data", "evaluate")),
             ("  of it writing the answer", took("data", "serialize")),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from enrich.cli import check, ingest, journal, read, serve, suspend
+from enrich.cli import check, decisions, ingest, journal, read, serve, suspend
 from enrich.cli.output import print_error
 from enrich.errors import BadRequestError, EnrichError
 
@@ -29,6 +29,8 @@ def app() -> typer.Typer:
     commands.command("ingest")(ingest.ingest)
     commands.command("context")(read.context)
     commands.command("events")(read.events)
+    commands.command("decisions")(decisions.decisions)
+    commands.command("decision")(decisions.decision)
     commands.command("sql")(read.sql)
     commands.command("suspend")(suspend.suspend)
     commands.command("lift")(suspend.lift)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import orjson
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from enrich.errors import DefinitionError, EnrichError
 
-__all__ = ["errors", "print_error", "print_json", "print_text", "problem_text"]
+__all__ = ["errors", "print_error", "print_json", "print_page", "print_text", "problem_text"]
+
+#: of a file or pipe: wider than any row
+_UNFOLDED_COLUMNS: Final = 10_000
 
 
 def errors() -> Console:
@@ -30,6 +34,30 @@ def print_json(value: Any) -> None:
         print_text(shown.get())
     else:
         print_text(orjson.dumps(value).decode())
+
+
+def print_page(page: Mapping[str, Any], what: str, columns: Sequence[str], ids: Sequence[str]) -> None:
+    """A page as a table, with its seq and where it goes on.
+
+    Args:
+        what: the key of its rows.
+        columns: shown whole.
+        ids: shown where any row has one; a narrow terminal folds them.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    shown_ids = [name for name in ids if any(row.get(name) for row in page[what])]
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    for column in shown_ids:
+        table.add_column(column, overflow="fold")
+    for row in page[what]:
+        table.add_row(*(str(row.get(column) or "") for column in (*columns, *shown_ids)))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED_COLUMNS)
+    more = f"; more: --cursor {page['next_cursor']}" if page["next_cursor"] else ""
+    with console.capture() as shown:
+        console.print(table)
+        console.print(f"{len(page[what])} {what} at seq {page['seq']}{more}", markup=False, soft_wrap=True)
+    print_text(shown.get())
 
 
 def print_text(text: str) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from enrich.cli.options import AsOf, Config, Data, Json, Queries, Token, Url, service_url, settings_of
-from enrich.cli.output import print_json, print_text
+from enrich.cli.output import print_json, print_page, print_text
 from enrich.cli.targets import open_target
 from enrich.errors import BadRequestError, NotFoundError, show
 from enrich.events.model import ENTITY_KEYS
@@ -20,8 +17,6 @@ __all__ = ["context", "events", "sql"]
 #: shown whole, and the ids, which a narrow terminal folds
 _COLUMNS: Final = ("seq", "occurred_at", "kind", "outcome")
 _IDS: Final = ("agent_id", "team_id", "workflow_id", "actor_id")
-#: of a file or pipe: wider than any row
-_UNFOLDED_COLUMNS: Final = 10_000
 
 
 def context(
@@ -76,24 +71,7 @@ def events(
     if json:
         print_json(page)
     else:
-        _print_table(page)
-
-
-def _print_table(page: dict[str, Any]) -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    ids = [name for name in _IDS if any(event.get(name) for event in page["events"])]
-    for column in _COLUMNS:
-        table.add_column(column, no_wrap=True)
-    for column in ids:
-        table.add_column(column, overflow="fold")
-    for event in page["events"]:
-        table.add_row(*(str(event.get(column) or "") for column in (*_COLUMNS, *ids)))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNFOLDED_COLUMNS)
-    more = f"; more: --cursor {page['next_cursor']}" if page["next_cursor"] else ""
-    with console.capture() as shown:
-        console.print(table)
-        console.print(f"{len(page['events'])} events at seq {page['seq']}{more}", markup=False, soft_wrap=True)
-    print_text(shown.get())
+        print_page(page, "events", _COLUMNS, _IDS)
 
 
 def sql(

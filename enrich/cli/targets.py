@@ -23,6 +23,8 @@ class Target(Protocol):
 
     def entity(self, entity: str, ids: Sequence[str], as_of: str | None, select: Sequence[str]) -> dict[str, Any]: ...
     def events(self, **filters: Any) -> dict[str, Any]: ...
+    def decisions(self, **filters: Any) -> dict[str, Any]: ...
+    def decision(self, decision_id: str) -> dict[str, Any]: ...
     def entity_of(self, name: str) -> str | None: ...
     def sql(self, name: str, ids: Sequence[str], window: str | None, as_of: str | None) -> str: ...
     def suspend(
@@ -44,6 +46,13 @@ class LocalTarget:
     def events(self, **filters: Any) -> dict[str, Any]:
         page = self.engine.events(**filters)
         return {"events": list(page.events), "next_cursor": page.next_cursor, "seq": page.seq}
+
+    def decisions(self, **filters: Any) -> dict[str, Any]:
+        page = self.engine.decisions(**filters)
+        return {"decisions": list(page.decisions), "next_cursor": page.next_cursor, "seq": page.seq}
+
+    def decision(self, decision_id: str) -> dict[str, Any]:
+        return self.engine.decision(decision_id)
 
     def entity_of(self, name: str) -> str | None:
         found = self.engine.catalog.set_named(name)

@@ -18,6 +18,7 @@ import pytest
 import typer
 
 import enrich as enrich_package
+from enrich import Engine
 from enrich.cli.main import app
 from enrich.settings import Settings
 from tests.service.running import AGENT_SET, Running, definitions, enrich, event, serving
@@ -79,6 +80,35 @@ def test_ingest_context_events_and_sql_answer_alike_on_both(
     text = run(target, "sql", "agent_runs", "agent", name, "24h").stdout
     assert name in text
     assert "CREATE" in text
+
+
+def test_decisions_answer_alike_on_both(service: Running, tmp_path: Path) -> None:
+    name = "cli-decided"
+    answer = service.http.post(
+        "/v1/data/test/authority/decision", json={"input": {"identity": {"actor_id": name}}}
+    ).json()
+    service.http.put("/v1/suspensions/agent/" + name, json={"reason": "stop"})
+    service.http.post("/v1/data/test/authority/decision", json={"input": {"identity": {"actor_id": name}}})
+    service.http.delete("/v1/suspensions/agent/" + name)
+    url = (service.directory, ("--url", service.url))
+    page = json.loads(run(url, "decisions", "--agent", name, "--json").stdout)
+    assert [(d["decision"], d.get("cause")) for d in page["decisions"]] == [("DENY", "suspended"), ("ALLOW", None)]
+    allowed = run(url, "decisions", "--agent", name, "--decision", "ALLOW").stdout
+    assert answer["decision_id"] in allowed
+    assert "1 decisions at seq" in allowed
+    record = json.loads(run(url, "decision", answer["decision_id"]).stdout)
+    assert (record["decision_id"], record["input"]["identity"]) == (answer["decision_id"], {"actor_id": name})
+    missing = run(url, "decision", "nothing")
+    assert (missing.returncode, "unknown_decision" in missing.stderr) == (1, True)
+
+    own = definitions(tmp_path)
+    with Engine.open(own / "data", queries=own / "queries", policies=own / "policies") as engine:
+        made = engine.decide(("test", "authority", "decision"), {"identity": {"actor_id": name}})
+    local = (own, ("--data", "data"))
+    assert made.decision_id in run(local, "decisions", "--agent", name).stdout  # type: ignore[union-attr]
+    [shown] = json.loads(run(local, "decisions", "--json").stdout)["decisions"]
+    record = json.loads(run(local, "decision", shown["decision_id"]).stdout)
+    assert (record["seq"], record["path"]) == (shown["seq"], "test/authority/decision")
 
 
 def test_a_page_into_a_file_has_one_line_per_event(directory: Path, tmp_path: Path) -> None:
@@ -431,7 +461,7 @@ def test_it_runs_as_a_module_too(directory: Path) -> None:
 
 def test_help_names_every_command(directory: Path) -> None:
     answer = enrich("--help", cwd=directory)
-    for command in ("serve", "ingest", "context", "events", "sql", "check", "reload", "journal"):
+    for command in ("serve", "ingest", "context", "events", "decisions", "sql", "check", "reload", "journal"):
         assert command in answer.stdout
 
 

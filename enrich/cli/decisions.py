@@ -1,0 +1,65 @@
+"""`enrich decisions`, `enrich decision`: what was decided."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from enrich.cli.options import Config, Data, Json, Queries, Token, Url, service_url, settings_of
+from enrich.cli.output import print_json, print_page
+from enrich.cli.targets import open_target
+
+__all__ = ["decision", "decisions"]
+
+_COLUMNS: Final = ("seq", "as_of", "decision", "cause", "path")
+_IDS: Final = ("agent", "team", "workflow", "org", "decision_id")
+
+
+def decisions(
+    call: typer.Context,
+    agent: Annotated[str | None, typer.Option(help="Only about this agent.")] = None,
+    team: Annotated[str | None, typer.Option(help="Only about this team.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Only about this workflow.")] = None,
+    org: Annotated[str | None, typer.Option(help="Only about this org.")] = None,
+    decision: Annotated[str | None, typer.Option(help="ALLOW, REQUIRE_HUMAN or DENY.")] = None,
+    path: Annotated[str | None, typer.Option(help="Only of this path, such as gantral/authority/decision.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="T", help="Decided at or after, RFC 3339.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="T", help="Decided at or before, RFC 3339.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Decisions to print.")] = 20,
+    json: Json = False,
+    data: Data = None,
+    queries: Queries = None,
+    url: Url = None,
+    token: Token = None,
+    config: Config = None,
+) -> None:
+    """Print decisions, newest first."""
+    filters = {
+        "agent": agent, "team": team, "workflow": workflow, "org": org, "decision": decision, "path": path,
+        "since": since, "until": until, "cursor": cursor,
+    }  # fmt: skip
+    settings = settings_of(config, data=data, queries=queries)
+    with open_target(settings, service_url(call, url, data=data, queries=queries), token) as target:
+        page = target.decisions(limit=limit, **{name: value for name, value in filters.items() if value is not None})
+    if json:
+        print_json(page)
+    else:
+        print_page(page, "decisions", _COLUMNS, _IDS)
+
+
+def decision(
+    call: typer.Context,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The decision's id.")],
+    data: Data = None,
+    queries: Queries = None,
+    url: Url = None,
+    token: Token = None,
+    config: Config = None,
+) -> None:
+    """Print a decision's whole record, as JSON."""
+    settings = settings_of(config, data=data, queries=queries)
+    with open_target(settings, service_url(call, url, data=data, queries=queries), token) as target:
+        found: dict[str, Any] = target.decision(id_)
+    print_json(found)
