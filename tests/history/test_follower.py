@@ -95,6 +95,7 @@ def test_nothing_above_the_durable_seq_is_applied(
     first, second = records_of([make_batch(3, 1), make_batch(2, 2)])
     submit(follower, journal, first)
     submit(follower, journal, second, durable=False)
+    assert follower.wait_applied(3, timeout=10)
     assert not follower.wait_applied(5, timeout=0.3)
     assert history.position.seq == 3
     lag = follower.status().lag
