@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import structlog
@@ -48,8 +48,8 @@ from enrich.journal import Appended, PreparedRecord
 __all__ = ["Gate"]
 
 #: of the time that is left when a policy is asked, this part at most, is kept for the record
-_KEPT: float = 0.1
-_KEPT_SECONDS: float = 0.05
+_KEPT: Final = 0.1
+_KEPT_SECONDS: Final = 0.05
 
 
 class _SuspendedMeanwhileError(Exception):

@@ -294,6 +294,30 @@ def test_a_reload_while_a_policy_is_asked_takes_nothing_away(tmp_path: Path) -> 
         assert engine.context({"agent": "a"})["agent"]["last_24h"]["allowed"] == 1
 
 
+def test_a_limit_holds_while_definitions_go_live(tmp_path: Path) -> None:
+    with open_gated(tmp_path, AT_MOST.format(agent=LIMIT, team=1000), fsync=False) as engine:
+        path = tmp_path / "queries" / "team.sql"
+        text, done = path.read_text(), threading.Event()
+
+        def reload() -> int:
+            count = 0
+            while not done.is_set():
+                count += 1
+                path.write_text(text.replace("1h", ("1h, 2h", "1h")[count % 2]))
+                assert engine.reload().ok
+            return count
+
+        with ThreadPoolExecutor(9) as pool:
+            reloads = pool.submit(reload)
+            asked = [pool.submit(decide, engine) for _ in range(160)]
+            allowed = [f.result().decision for f in asked].count("ALLOW")
+            done.set()
+            assert reloads.result() > 1
+        assert allowed == LIMIT
+        assert event_counts(engine) == {"allowed": LIMIT, "denied": 160 - LIMIT, "asked": 0}
+        assert engine.check().differences == ()
+
+
 def test_without_policies_or_once_closed_nothing_is_decided(tmp_path: Path) -> None:
     engine = open_gated(tmp_path)
     engine.close()
