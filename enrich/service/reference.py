@@ -37,13 +37,15 @@ ignored, so that a client which offers `h2c` is answered in HTTP/1.1. A head has
 still for 10 s, or is not complete after 30 s, is 408 `body_timeout`. On SIGTERM requests whose body is not complete are
 dropped at once, the others have 10 s to be answered.
 
-**Beside OPA.** The Data API answers as OPA 1.22 does, call by call, `gzip` bodies included, but for this: the input has
-to be an object (400), since history is put into it, and with no input at all there is no history; `decision_id` is
-always there; a duplicate key, bytes behind the document, a number that is not exact, text that is no UTF-8 and a
-malformed query are 400; a `"` in a path is 400, and a path below a value or at a function undefined, where OPA has 500;
-a slash that is percent-encoded at the end of a path stays a part of it; `metrics` has two timers, and `provenance`,
-`instrument` and `explain` add nothing; `GET /`, writes, `/v1/query`, `/v1/compile` and the rest of OPA's calls are not
-served.
+**Beside OPA.** The Data API answers as OPA 1.22 does, call by call, `gzip` bodies included, but for this: the input
+has to be an object (400), since history is put into it, and with no input at all there is no history; `decision_id` is
+always there; a decision (setting `decision_paths`) is recorded and counted, needs an agent in the input (400
+`missing_agent`), and where OPA's answer is undefined or an error it is 200, a refusal, with `warning`; what lies above
+or below a decision is 400 `decision_path_required`; `Idempotency-Key` and `dry_run` are ours; a duplicate key, bytes
+behind the document, a number that is not exact, text that is no UTF-8 and a malformed query are 400; a `"` in a path
+is 400, and a path below a value or at a function undefined, where OPA has 500; a slash that is percent-encoded at the
+end of a path stays a part of it; `metrics` has two timers, and `provenance`, `instrument` and `explain` add nothing;
+`GET /`, writes, `/v1/query`, `/v1/compile` and the rest of OPA's calls are not served.
 
 **Durable answers.** An answer leaves only when everything it has seen is on disk.
 """
