@@ -558,7 +558,7 @@ class Engine:
         if position is not None:
             with contextlib.suppress(EnrichError, OSError):  # the journal has it all, and what follows tells the error
                 save_register(self.directory, self.journal, state)
-        startup.close_parts(self._parts, state.live, position, state.order)
+        startup.close_parts(self._parts, state.live, state.policies, position, state.order)
 
     def __enter__(self) -> Engine:
         return self

@@ -254,9 +254,16 @@ def save_index(parts: Parts, live: Live, position: Callable[[], Position], order
     save_keys(parts.directory, parts.journal, parts.keys, order, position)
 
 
-def close_parts(parts: Parts, live: Live, position: Callable[[], Position] | None, order: Lock) -> None:
+def close_parts(
+    parts: Parts,
+    live: Live,
+    policies: LivePolicies | None,
+    position: Callable[[], Position] | None,
+    order: Lock,
+) -> None:
     """Durable, followed, saved (with a position), closed; an error is raised after everything was closed.
 
+    `live` and `policies` are those that are live now: a reload may have replaced the ones that the parts opened with.
     An index that the disk does not take is logged: it costs the next start some time, nothing else.
     """
     first: EnrichError | None = None
@@ -271,8 +278,8 @@ def close_parts(parts: Parts, live: Live, position: Callable[[], Position] | Non
     parts.follower.stop(drain=first is None)
     parts.history.close()
     parts.journal.close()
-    if parts.policies_live is not None:
-        parts.policies_live.close()
+    if policies is not None:
+        policies.close()
     if parts.temporary is not None:
         parts.temporary.cleanup()
     if first is not None:

@@ -103,6 +103,7 @@ class Held:
         self.sleep_seconds = 0.0
         self.answer: Callable[[Any], Outcome] | None = None
         self.seen: list[bytes] = []
+        self.closed = False
 
     def evaluate(
         self,
@@ -123,6 +124,7 @@ class Held:
         )
 
     def close(self) -> None:
+        self.closed = True
         self._prepared.close()
 
 

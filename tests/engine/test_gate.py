@@ -318,6 +318,16 @@ def test_a_limit_holds_while_definitions_go_live(tmp_path: Path) -> None:
         assert engine.check().differences == ()
 
 
+def test_an_engine_that_closes_ends_the_policies_that_are_live_then(tmp_path: Path) -> None:
+    with open_gated(tmp_path) as engine:
+        first = engine.live_policies
+        write_policy(tmp_path, AT_MOST.format(agent=5, team=5))
+        assert engine.reload().changed
+        assert engine.live_policies is not first
+        held = hold(engine)
+    assert held.closed
+
+
 def test_without_policies_or_once_closed_nothing_is_decided(tmp_path: Path) -> None:
     engine = open_gated(tmp_path)
     engine.close()
