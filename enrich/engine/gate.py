@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import uuid4
 
 import structlog
@@ -21,7 +21,9 @@ from enrich.context.inputs import split_path
 from enrich.decisions import (
     Answered,
     AnsweredKeys,
+    Cause,
     DataPath,
+    DecisionName,
     EntityLocks,
     Failed,
     Outcome,
@@ -41,7 +43,6 @@ from enrich.engine.results import Decision
 from enrich.engine.startup import Parts
 from enrich.engine.state import State
 from enrich.errors import BadRequestError, BusyError, ConflictError, EnrichError, NotFoundError, show
-from enrich.events import parse_rfc3339_us
 from enrich.history import History
 from enrich.journal import Appended, PreparedRecord
 
@@ -93,16 +94,11 @@ class Gate:
 
     def _remember(self, history: History) -> None:
         """The keys of the last 24 hours; DuckDB has all of the journal when an engine opens."""
-        for body in history.keyed_decisions(self._journal.now_us() - HELD_US):
+        for one in history.keyed_decisions(self._journal.now_us() - HELD_US):
+            verdict = Verdict(cast("DecisionName", one.decision), one.result, cast("Cause | None", one.cause))
             self.answered.put(
-                self.answered.tag(body["caller"], body["path"], body["idempotency_key"]),
-                Answered(
-                    body["seq"],
-                    parse_rfc3339_us(body["as_of"]),
-                    body["request_hash"],
-                    body["decision_id"],
-                    Verdict(body["decision"], body["result"], body["cause"]),
-                ),
+                self.answered.tag(one.caller, one.path, one.idempotency_key),
+                Answered(one.seq, one.as_of_us, one.request_hash, one.decision_id, verdict),
             )
 
     @property

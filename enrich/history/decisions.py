@@ -17,6 +17,7 @@ __all__ = [
     "DECISION_FILTERS",
     "DecisionFilter",
     "DecisionsPage",
+    "KeyedDecision",
     "decision_body",
     "decisions_page",
     "keyed_decisions",
@@ -29,6 +30,11 @@ _SHOWN: Final = (
     "seq", "decision_id", "as_of", "path", "decision", "cause", "agent", "team", "workflow", "org", "idempotency_key",
 )  # fmt: skip
 _SELECT: Final = ", ".join(f"epoch_us({c}) AS {c}" if c == "as_of" else c for c in _SHOWN)
+#: in the order of `KeyedDecision`
+_KEYED: Final = (
+    "seq, epoch_us(as_of), caller, path, idempotency_key, request_hash, decision_id, decision, cause,"
+    " body -> '$.result'"
+)
 _ROWS: Final = 1000
 
 
@@ -81,6 +87,22 @@ class DecisionsPage:
     seq: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeyedDecision:
+    """What was answered under an idempotency key; `result` is JSON as Python."""
+
+    seq: int
+    as_of_us: int
+    caller: str | None
+    path: str
+    idempotency_key: str
+    request_hash: str
+    decision_id: str
+    decision: str
+    cause: str | None
+    result: Any
+
+
 def decisions_page(
     con: duckdb.DuckDBPyConnection, wanted: DecisionFilter, *, at_seq: int, cursor: str | None = None, limit: int = 100
 ) -> DecisionsPage:
@@ -111,16 +133,20 @@ def decision_body(con: duckdb.DuckDBPyConnection, decision_id: str) -> dict[str,
     return _body(*rows[0]) if rows else None
 
 
-def keyed_decisions(con: duckdb.DuckDBPyConnection, since_us: int) -> Iterator[dict[str, Any]]:
-    """The records of decisions with an idempotency key and an as_of after `since_us`, in order."""
-    con.execute(
-        "SELECT seq, body FROM decisions WHERE idempotency_key IS NOT NULL AND as_of > make_timestamptz(?)"
-        " ORDER BY seq",
-        [since_us],
-    )
-    while rows := con.fetchmany(_ROWS):
+def keyed_decisions(con: duckdb.DuckDBPyConnection, since_us: int) -> Iterator[KeyedDecision]:
+    """The decisions with an idempotency key and an as_of after `since_us`, in order.
+
+    INVARIANT: a day of decisions may be more than DuckDB's memory, since a body holds a whole input: few bodies are
+    read at a time, and of each only the result is taken out.
+    """
+    wanted = "FROM decisions WHERE idempotency_key IS NOT NULL AND as_of > make_timestamptz(?)"
+    seqs = [seq for (seq,) in con.execute(f"SELECT seq {wanted} ORDER BY seq", [since_us]).fetchall()]
+    for some in (seqs[at : at + _ROWS] for at in range(0, len(seqs), _ROWS)):
+        rows = con.execute(
+            f"SELECT {_KEYED} {wanted} AND seq BETWEEN ? AND ? ORDER BY seq", [since_us, some[0], some[-1]]
+        ).fetchall()
         for row in rows:
-            yield _body(*row)
+            yield KeyedDecision(*(*row[:-1], orjson.loads(row[-1])))
 
 
 def _shown(row: Sequence[Any]) -> dict[str, Any]:

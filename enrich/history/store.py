@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,14 @@ from enrich.failpoints import Failpoint
 from enrich.failpoints import failpoint as process_failpoint
 from enrich.history import schema
 from enrich.history.connection import open_database
-from enrich.history.decisions import DecisionFilter, DecisionsPage, decision_body, decisions_page, keyed_decisions
+from enrich.history.decisions import (
+    DecisionFilter,
+    DecisionsPage,
+    KeyedDecision,
+    decision_body,
+    decisions_page,
+    keyed_decisions,
+)
 from enrich.history.insert import insert_decisions, insert_records
 from enrich.history.keys import KeyBlock, key_blocks
 from enrich.history.query import EventFilter, EventsPage, events_frame, events_page
@@ -372,9 +379,8 @@ class History:
         with self.cursor() as con:
             return decision_body(con, decision_id)
 
-    def keyed_decisions(self, since_us: int) -> Iterator[Mapping[str, Any]]:
-        """The records, with their seqs, of all decisions with an idempotency key and an as_of after `since_us`, in
-        order."""
+    def keyed_decisions(self, since_us: int) -> Iterator[KeyedDecision]:
+        """All decisions with an idempotency key and an as_of after `since_us`, in order."""
         with self.cursor() as con:
             yield from keyed_decisions(con, since_us)
 

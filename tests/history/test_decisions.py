@@ -16,6 +16,7 @@ from enrich.errors import BadRequestError
 from enrich.events import format_us
 from enrich.history import DecisionFilter, Follower, History
 from enrich.history import schema as history_schema
+from enrich.history.decisions import KeyedDecision
 from enrich.history.records import QueuedRecord
 from enrich.journal.bodies import decision_batch
 from tests.history.data import AT_US, BASE_US, JOURNAL_ID, MemoryJournal, Rec
@@ -72,8 +73,38 @@ def test_a_record_in_columns(history: History) -> None:
     whole = history.decision("d-2")
     assert whole == {"seq": 2, **{k: v for k, v in refused.items() if k != "salt"}}
     assert history.decision("d-3") is None
-    assert [b["decision_id"] for b in history.keyed_decisions(BASE_US)] == ["d-2"]
+    assert list(history.keyed_decisions(BASE_US)) == [
+        KeyedDecision(2, BASE_US + 2, "c" * 32, "shop/allow", "k", zeros, "d-2", "DENY", "suspended", False)
+    ]
     assert list(history.keyed_decisions(BASE_US + 2)) == []
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        True, "ALLOW", {"decision": "ALLOW", "": {"\x00\"\\": None}},
+        {"decision": "DENY", "n": [1, 1.0, -0.0, 0.1, 1e22, 5e-324, 1.7976931348623157e308, 2**53 + 1, 2**64 - 1]},
+    ],
+)  # fmt: skip
+def test_what_was_answered_under_a_key_is_what_was_recorded(history: History, result: Any) -> None:
+    history.apply([record(1, body(1, idempotency_key="k", result=result))])
+    [found] = history.keyed_decisions(BASE_US)
+    canonical = [orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for value in (found.result, result)]
+    assert canonical[0] == canonical[1]
+
+
+def test_keys_are_read_though_their_records_are_more_than_the_memory(tmp_path: Path) -> None:
+    seqs = range(10_000, 25_000)
+    with open_history(tmp_path, threads=1) as history, history.cursor() as con:
+        con.execute(
+            "INSERT INTO decisions (seq, decision_id, as_of, path, decision, idempotency_key, request_hash, body)"
+            " SELECT n, n, make_timestamptz(?), 'p', 'ALLOW', 'k-' || n, 'h',"
+            f""" '{{"input":"' || repeat(n::VARCHAR, 1000) || '","result":true}}'"""
+            f" FROM range({seqs.start}, {seqs.stop}) AS r(n)",
+            [BASE_US + 1],
+        )
+    with open_history(tmp_path, threads=1, memory_limit="48MiB") as history:
+        assert [one.seq for one in history.keyed_decisions(BASE_US) if one.result is True] == list(seqs)
 
 
 def test_what_is_about_to_be_appended_and_what_was_read_are_kept_alike(history: History) -> None:
