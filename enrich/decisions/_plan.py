@@ -14,7 +14,7 @@ from enrich.decisions._arity import ARITIES
 from enrich.decisions._differences import Differences, Locals
 from enrich.errors import PolicyError
 
-__all__ = ["check_plan", "rule_paths"]
+__all__ = ["check_plan", "rule_paths", "statements"]
 
 #: keys of a statement that hold a local which the statement sets
 _SETS: Final = frozenset({"target", "result", "return"})
@@ -48,9 +48,9 @@ def check_plan(plan: Mapping[str, Any], is_builtin: Callable[[str], bool], texts
     for name, function in functions.items():
         calls[name] = []
         position = _first_position(function)
-        statements = list(_statements(function["blocks"]))
-        locals_ = Locals.of(statements)
-        for statement in statements:
+        inside = list(statements(function["blocks"]))
+        locals_ = Locals.of(inside)
+        for statement in inside:
             position = _position(statement["stmt"]) or position
             escape = differences.in_texts(statement["stmt"])
             if escape is not None:
@@ -88,18 +88,18 @@ def check_plan(plan: Mapping[str, Any], is_builtin: Callable[[str], bool], texts
     _check_recursion(functions, calls, files, texts)
 
 
-def _statements(blocks: Any) -> Iterator[dict[str, Any]]:
+def statements(blocks: Any) -> Iterator[dict[str, Any]]:
     """Every statement below, in order."""
     if isinstance(blocks, list):
         for item in blocks:
-            yield from _statements(item)
+            yield from statements(item)
     elif isinstance(blocks, dict):
         if isinstance(blocks.get("stmt"), dict) and "type" in blocks:
             yield blocks
-            yield from _statements(blocks["stmt"].get("blocks"))
-            yield from _statements(blocks["stmt"].get("block"))
+            yield from statements(blocks["stmt"].get("blocks"))
+            yield from statements(blocks["stmt"].get("block"))
         else:
-            yield from _statements(blocks.get("stmts"))
+            yield from statements(blocks.get("stmts"))
 
 
 def _position(statement: Mapping[str, Any]) -> tuple[int, int, int] | None:
@@ -107,7 +107,7 @@ def _position(statement: Mapping[str, Any]) -> tuple[int, int, int] | None:
 
 
 def _first_position(function: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    return next((p for s in _statements(function["blocks"]) if (p := _position(s["stmt"])) is not None), None)
+    return next((p for s in statements(function["blocks"]) if (p := _position(s["stmt"])) is not None), None)
 
 
 def _check_arity(
@@ -142,7 +142,7 @@ def _check_locals(function: Mapping[str, Any], files: list[str], texts: Mapping[
     """
     bound = {*function["params"]}
     position = _first_position(function)
-    for statement in _statements(function["blocks"]):
+    for statement in statements(function["blocks"]):
         kind, fields = statement["type"], statement["stmt"]
         position = _position(fields) or position
         setting: list[int] = []

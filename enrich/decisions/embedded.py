@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 
 from enrich.decisions._plan import check_plan, rule_paths
 from enrich.decisions._pool import Worker, WorkerDiedError, WorkerPool, WorkerTimeoutError
+from enrich.decisions._shape import boolean_rules
 from enrich.decisions.policies import PolicySet, leaves
 from enrich.decisions.protocol import EMBEDDED, TIMED_OUT, DataPath, Defined, Failed, Outcome, Undefined
 from enrich.errors import PolicyError
@@ -63,6 +64,7 @@ class EmbeddedPolicies:
         self._limit_seconds = limit_seconds
         packages = {path[:n] for path in policies.packages.values() for n in range(1, len(path) + 1)}
         self.rules: frozenset[DataPath] = frozenset()
+        self.booleans: frozenset[DataPath] = frozenset()
         #: paths that are no rule but have rules below them
         self._branches = frozenset(packages)
         builder = _Builder(policies)
@@ -74,6 +76,7 @@ class EmbeddedPolicies:
         try:
             check_plan(plan["plan"], set(plan["builtins"]).__contains__, policies.modules)
             self.rules = rule_paths(plan["plan"])
+            self.booleans = boolean_rules(plan["plan"]) & self.rules
             self._branches |= {rule[:n] for rule in self.rules for n in range(1, len(rule))}
             self._branches -= self.rules
             self._check_data()

@@ -59,6 +59,8 @@ class Prepared(Protocol):
     policies: PolicySet
     #: the paths of all rules (not of functions), so that a caller can tell a rule from a package
     rules: frozenset[DataPath]
+    #: those of them that are seen to be never anything but true or false
+    booleans: frozenset[DataPath]
 
     def evaluate(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from enrich.decisions.protocol import TIMED_OUT, DataPath, Defined, Failed, Outcome
+from enrich.decisions.protocol import TIMED_OUT, Defined, Failed, Outcome
 
 __all__ = ["OUTCOMES", "Cause", "DecisionName", "Verdict", "judge", "refuse"]
 
@@ -48,25 +48,33 @@ class Verdict:
         return None if self.cause is None else {"code": self.cause, "message": _MESSAGES[self.cause]}
 
 
-def judge(path: DataPath, outcome: Outcome) -> Verdict:
+def judge(outcome: Outcome, *, boolean: bool) -> Verdict:
     """The decision that an outcome at a decision path is.
 
     A boolean is ALLOW or DENY, as is a string or an object's `decision` that names one of the three; all else is
     refused.
+
+    Args:
+        boolean: see `refuse`.
     """
     if isinstance(outcome, Failed):
-        return refuse(path, "evaluation_timeout" if outcome.code == TIMED_OUT else "evaluation_failed")
+        return refuse("evaluation_timeout" if outcome.code == TIMED_OUT else "evaluation_failed", boolean=boolean)
     if not isinstance(outcome, Defined):
-        return refuse(path, "evaluation_undefined")
+        return refuse("evaluation_undefined", boolean=boolean)
     value = outcome.value
     if isinstance(value, bool):
         return Verdict("ALLOW" if value else "DENY", value)
     name = value.get("decision") if isinstance(value, dict) else value
     if name == "ALLOW" or name == "REQUIRE_HUMAN" or name == "DENY":
         return Verdict(name, value)
-    return refuse(path, "malformed_decision")
+    return refuse("malformed_decision", boolean=boolean)
 
 
-def refuse(path: DataPath, cause: Cause) -> Verdict:
-    """DENY in the shape of the path: `false` for a rule named `allow`, else an object."""
-    return Verdict("DENY", False if path[-1] == "allow" else {"decision": "DENY"}, cause)
+def refuse(cause: Cause, *, boolean: bool) -> Verdict:
+    """DENY in the shape of the path.
+
+    Args:
+        boolean: who asks there expects true or false. INVARIANT: their refusal is `false`: an object would be taken
+            for true.
+    """
+    return Verdict("DENY", False if boolean else {"decision": "DENY"}, cause)

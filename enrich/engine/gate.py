@@ -218,10 +218,11 @@ class Gate:
         if policies is None:
             raise NotFoundError("the engine was opened without policies", code="no_policies")
         input_json = canonical_json(self._paths.put(asked.question.document, taken.history))
+        boolean = policies.boolean(path)
         if taken.covering:
-            return refuse(path, "suspended"), input_json, policies
+            return refuse("suspended", boolean=boolean), input_json, policies
         if not taken.reliable:
-            return refuse(path, "history_unavailable"), input_json, policies
+            return refuse("history_unavailable", boolean=boolean), input_json, policies
         left = asked.deadline - time.monotonic()
         if left <= 0:
             raise _too_late()
@@ -229,11 +230,11 @@ class Gate:
         began = perf_counter_ns()
         outcome = self._evaluate(policies, path, input_json, asked.strict, limit)
         stages["evaluate"] = perf_counter_ns() - began
-        verdict = judge(path, outcome)
+        verdict = judge(outcome, boolean=boolean)
         try:
             canonical_json(verdict.result)
         except EnrichError:
-            verdict = refuse(path, "malformed_decision")
+            verdict = refuse("malformed_decision", boolean=boolean)
         return verdict, input_json, policies
 
     def _evaluate(

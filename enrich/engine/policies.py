@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enrich.decisions import DecisionPaths, EmbeddedEvaluator, Prepared, load_policies
+from enrich.decisions import DataPath, DecisionPaths, EmbeddedEvaluator, Prepared, load_policies
 from enrich.settings import Settings
 
 __all__ = ["LivePolicies", "prepare_policies"]
@@ -27,6 +27,10 @@ class LivePolicies:
     def version(self) -> str:
         """What identifies their text."""
         return self.prepared.policies.version
+
+    def boolean(self, path: DataPath) -> bool:
+        """Whether who asks at a path expects true or false."""
+        return path[-1] == "allow" or path in self.prepared.booleans
 
     def close(self) -> None:
         """Let go of them; what they still evaluate comes to its end."""

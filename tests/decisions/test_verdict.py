@@ -10,8 +10,6 @@ from enrich.decisions import Defined, Failed, Outcome, Undefined
 from enrich.decisions.protocol import TIMED_OUT
 from enrich.decisions.verdict import Verdict, judge, refuse
 
-ALLOW, DECISION = ("shop", "allow"), ("gantral", "decision")
-
 
 @pytest.mark.parametrize(
     ("value", "decision"),
@@ -25,7 +23,7 @@ ALLOW, DECISION = ("shop", "allow"), ("gantral", "decision")
     ],
 )
 def test_a_decision_is_passed_on_as_the_policy_wrote_it(value: Any, decision: str) -> None:
-    verdict = judge(DECISION, Defined(value))
+    verdict = judge(Defined(value), boolean=False)
     assert (verdict.decision, verdict.result, verdict.cause, verdict.warning) == (decision, value, None, None)
 
 
@@ -35,8 +33,8 @@ def test_a_decision_is_passed_on_as_the_policy_wrote_it(value: Any, decision: st
      {"decision": ["ALLOW"]}, {"decision": {"decision": "ALLOW"}}, 1.0],
 )  # fmt: skip
 def test_all_else_is_refused_in_the_path_s_shape(value: Any) -> None:
-    assert judge(DECISION, Defined(value)) == Verdict("DENY", {"decision": "DENY"}, "malformed_decision")
-    assert judge(ALLOW, Defined(value)) == Verdict("DENY", False, "malformed_decision")
+    assert judge(Defined(value), boolean=False) == Verdict("DENY", {"decision": "DENY"}, "malformed_decision")
+    assert judge(Defined(value), boolean=True) == Verdict("DENY", False, "malformed_decision")
 
 
 @pytest.mark.parametrize(
@@ -49,11 +47,14 @@ def test_all_else_is_refused_in_the_path_s_shape(value: Any) -> None:
     ],
 )
 def test_no_answer_is_never_an_allow(outcome: Outcome, cause: str) -> None:
-    verdict = judge(ALLOW, outcome)
+    verdict = judge(outcome, boolean=True)
     assert (verdict.decision, verdict.result, verdict.cause) == ("DENY", False, cause)
     assert verdict.warning is not None
     assert verdict.warning["code"] == cause
 
 
 def test_a_refusal_names_its_cause() -> None:
-    assert refuse(DECISION, "suspended").warning == {"code": "suspended", "message": "authority is suspended"}
+    assert refuse("suspended", boolean=True).warning == {
+        "code": "suspended",
+        "message": "authority is suspended",
+    }

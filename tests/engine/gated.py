@@ -97,6 +97,7 @@ class Held:
         self._prepared = prepared
         self.policies: PolicySet = prepared.policies
         self.rules = prepared.rules
+        self.booleans = prepared.booleans
         self.gate = threading.Event()
         self.gate.set()
         self.arrived = threading.Semaphore(0)

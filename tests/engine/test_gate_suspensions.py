@@ -51,6 +51,15 @@ def test_a_suspended_agent_is_refused_without_asking_the_policy(tmp_path: Path) 
         assert decide(engine).decision == "ALLOW"
 
 
+def test_a_rule_that_is_true_or_false_is_refused_by_false_whatever_its_name(tmp_path: Path) -> None:
+    policy = "package shop\n\ndefault permit := false\n\npermit if input.identity.actor_id\n\ngiven := input.given\n"
+    with open_gated(tmp_path, policy, decision_paths=("permit", "given")) as engine:
+        assert decide(engine, path=("shop", "permit")).verdict.result is True
+        engine.break_glass.suspend("agent", "a", reason="stop")
+        assert decide(engine, path=("shop", "permit")).verdict.result is False
+        assert decide(engine, path=("shop", "given")).verdict.result == {"decision": "DENY"}
+
+
 def test_who_leaves_out_the_id_that_would_tell_is_refused(tmp_path: Path) -> None:
     with open_gated(tmp_path) as engine:
         hold(engine, {"decision": "ALLOW"})
