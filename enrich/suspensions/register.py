@@ -16,13 +16,17 @@ class Register:
 
     Changed under the index's lock, and read under it where what is read belongs to a context; a reader without it sees
     some state, whole: what is held is replaced, never changed.
+
+    INVARIANT: what could not be journaled stands beside what the journal has, and never in its place: the journal's own
+    stays in force, and is saved, until the journal says otherwise.
     """
 
     def __init__(self, held: Iterable[Suspension] = ()) -> None:
         self._held: dict[tuple[Scope, str], Suspension] = {(s.scope, s.id): s for s in held}
+        self._unjournaled: dict[tuple[Scope, str], Suspension] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._held)
+        return bool(self._held or self._unjournaled)
 
     def apply(self, body: Mapping[str, Any], seq: int | None, at_us: int) -> None:
         """Take in a `suspension` record. One that renews another in force keeps its beginning.
@@ -31,31 +35,37 @@ class Register:
             seq: None for one that could not be journaled.
         """
         key = (body["scope"], body["id"])
-        held = dict(self._held)
-        before = held.pop(key, None)
+        fresh = None
         if body["action"] == "suspend":
             fresh = from_record(body, seq, at_us)
-            if before is not None and before.in_force(at_us):
+            before = self.get(*key, at_us)
+            if before is not None:
                 fresh = Suspension(
                     fresh.scope, fresh.id, fresh.reason, before.since_us, fresh.until_us, fresh.by, fresh.seq
                 )
-            held[key] = fresh
-        self._held = held
+        if seq is not None:
+            self._held = _with(self._held, key, fresh)
+            fresh = None
+        self._unjournaled = _with(self._unjournaled, key, fresh)
 
     def get(self, scope: Scope, id_: str, as_of_us: int) -> Suspension | None:
         """The one in force under that very name."""
-        held = self._held.get((scope, id_))
-        return held if held is not None and held.in_force(as_of_us) else None
+        for among in (self._unjournaled, self._held):
+            found = among.get((scope, id_))
+            if found is not None and found.in_force(as_of_us):
+                return found
+        return None
 
     def durable(self, now_us: int) -> tuple[Suspension, ...]:
         """All that are held by a record and not over."""
-        return tuple(s for s in self._held.values() if s.seq is not None and s.in_force(max(now_us, s.since_us)))
+        return tuple(s for s in self._held.values() if s.in_force(max(now_us, s.since_us)))
 
     def in_force(self, as_of_us: int) -> list[Suspension]:
         """All that hold at that moment, oldest first."""
-        return sorted(
-            (s for s in self._held.values() if s.in_force(as_of_us)), key=lambda s: (s.since_us, s.scope, s.id)
-        )
+        found = {
+            key: s for among in (self._held, self._unjournaled) for key, s in among.items() if s.in_force(as_of_us)
+        }
+        return sorted(found.values(), key=lambda s: (s.since_us, s.scope, s.id))
 
     def covering(self, ids: Mapping[str, object], members: Members, as_of_us: int) -> list[Covering]:
         """Those in force that cover a request.
@@ -65,7 +75,7 @@ class Register:
                 entity that is not asked about at all is not in it; pairs may be, and say nothing here.
             members: what the agent's events name.
         """
-        if not self._held:
+        if not self:
             return []
         found = []
         for suspension in self.in_force(as_of_us):
@@ -73,6 +83,14 @@ class Register:
             if match is not None:
                 found.append(Covering(suspension, match))
         return found
+
+
+def _with(
+    held: dict[tuple[Scope, str], Suspension], key: tuple[Scope, str], fresh: Suspension | None
+) -> dict[tuple[Scope, str], Suspension]:
+    """Another dict that has `fresh` last, in place of what stood under the key; without it where that is None."""
+    rest = {k: s for k, s in held.items() if k != key}
+    return rest if fresh is None else {**rest, key: fresh}
 
 
 def _match(suspension: Suspension, ids: Mapping[str, object], members: Members) -> Match | None:

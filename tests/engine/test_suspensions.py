@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,30 @@ def test_one_that_the_journal_can_not_take_acts_in_memory_and_says_so(
         assert "seq" not in engine.enrich(INPUT)["history"]["suspensions"][0]
         disk.full = False
     with open_engine(tmp_path) as engine:
+        assert covering(engine) == []
+
+
+def test_a_renewal_that_the_journal_can_not_take_leaves_what_it_has_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FaultyDisk.put_in(monkeypatch)
+    with open_engine(tmp_path) as engine:
+        engine.break_glass.suspend("agent", "a", reason="first")
+        disk.full = True
+        until = now_us() + 300_000
+        with pytest.raises(NotDurableError):
+            engine.break_glass.suspend("agent", "a", reason="not for long", until=format_us(until))
+        assert engine.enrich(INPUT)["history"]["suspensions"][0]["reason"] == "not for long"
+        while engine.journal.now_us() < until:
+            time.sleep(0.01)
+        assert engine.enrich(INPUT)["history"]["suspensions"][0]["reason"] == "first"
+        with pytest.raises(NotDurableError):
+            engine.break_glass.suspend("agent", "a", reason="again")
+        assert len(covering(engine)) == 1
+        disk.full = False
+    with open_engine(tmp_path) as engine:
+        assert engine.enrich(INPUT)["history"]["suspensions"][0]["reason"] == "first"
+        engine.break_glass.lift("agent", "a")
         assert covering(engine) == []
 
 
