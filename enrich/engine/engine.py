@@ -131,7 +131,12 @@ class Engine:
                 temporary.cleanup()
             raise
         parts.temporary = temporary
-        return cls(parts)
+        try:
+            return cls(parts)
+        except BaseException:
+            with contextlib.suppress(EnrichError):  # what went wrong first is what is told
+                startup.close_parts(parts, parts.live, parts.policies_live, None, threading.Lock())
+            raise
 
     # -- events -----------------------------------------------------------------------------------------------------
 

@@ -82,6 +82,23 @@ def test_keys_older_than_a_day_are_not_taken_up(tmp_path: Path, monkeypatch: pyt
         assert decide(engine, idempotency_key="k").decision_id != first.decision_id
 
 
+def test_an_engine_whose_keys_can_not_be_read_lets_go_of_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_gated(tmp_path) as engine:
+        first = decide(engine, idempotency_key="k")
+
+    def broken(*_: object) -> None:
+        raise OSError("the disk went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("enrich.history.History.keyed_decisions", broken)
+        with pytest.raises(OSError, match="went away"):
+            open_gated(tmp_path)
+    with open_gated(tmp_path) as engine:
+        assert decide(engine, idempotency_key="k").decision_id == first.decision_id
+
+
 def test_a_flipped_byte_in_a_decision_is_found(tmp_path: Path) -> None:
     with open_gated(tmp_path) as engine:
         decision = decide(engine)
