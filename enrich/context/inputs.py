@@ -15,6 +15,7 @@ __all__ = ["MAX_APPROVERS", "InputPaths", "check_id", "split_path"]
 
 MAX_APPROVERS: Final = 32
 _MAX_ID: Final = 200
+_MAX_CHECKED: Final = 65_536
 
 
 def split_path(path: str) -> tuple[str, ...]:
@@ -47,7 +48,7 @@ class InputPaths:
         ids: entity to path.
     """
 
-    __slots__ = ("_history_where", "_ids", "approvers", "history", "ids")
+    __slots__ = ("_checked", "_history_where", "_ids", "approvers", "history", "ids")
 
     def __init__(
         self, ids: Mapping[str, tuple[str, ...]], approvers: tuple[str, ...], history: tuple[str, ...]
@@ -60,6 +61,8 @@ class InputPaths:
             (entity, parents.setdefault(path[:-1], path[:-1]), path[-1], ".".join(path)) for entity, path in ids.items()
         )
         self._history_where = ".".join(history)
+        #: ids that were found good, so that those that come again and again are not looked at again
+        self._checked: set[str] = set()
 
     @classmethod
     def of(cls, ids: Mapping[str, str], approvers: str, history: str) -> InputPaths:
@@ -73,6 +76,7 @@ class InputPaths:
             InvalidEntityIdError: a value that can't be an id, or an object expected on the way to it that is none.
         """
         found: dict[str, str | None] = {}
+        checked = self._checked
         near: tuple[str, ...] | None = None
         parent: Any = None
         for entity, above, key, where in self._ids:
@@ -83,11 +87,18 @@ class InputPaths:
                 near = above
             # a dict is the common case; anything else is looked at closely
             value = parent.get(key) if type(parent) is dict else _step(parent, key, entity, where)
-            found[entity] = None if value is None else check_id(value, entity, where)
+            if value is not None and not (type(value) is str and value in checked):
+                check_id(value, entity, where)
+                if len(checked) >= _MAX_CHECKED:
+                    checked.clear()
+                checked.add(value)
+            found[entity] = value
         return found
 
     def approver_ids(self, document: Mapping[str, Any]) -> list[str]:
         """The candidate approvers, in order, each once."""
+        if self.approvers[0] not in document:
+            return []
         value = _dig(document, self.approvers, "approver")
         if value is None:
             return []
@@ -112,6 +123,8 @@ class InputPaths:
         """
         if "history" in document:
             raise HistoryForgedError("the input has its own `history`", field="history")
+        if len(self.history) == 1 and self.history[0] not in document:
+            return
         at: Any = document
         for key in self.history:
             if not isinstance(at, Mapping) or key not in at:

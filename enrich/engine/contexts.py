@@ -84,7 +84,8 @@ class Contexts:
                 history = live.assembler.entities(selection.entities, wanted, approvers, as_of_us, state.held_since_us)
                 seq = state.seq
                 observed_since = state.observed_since
-                covering = state.suspensions.covering(wanted, state.members, as_of_us) if state.suspensions else ()
+                suspensions = state.suspensions
+                covering = () if suspensions.empty else suspensions.covering(wanted, state.members, as_of_us)
                 break
         history["suspended"] = bool(covering)
         history["suspensions"] = [one.body() for one in covering]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from enrich.context import PAIRS, InputPaths, Key, canonical_json
+from enrich.context import PAIRS, InputPaths, canonical_json
 from enrich.engine import maintenance, startup
 from enrich.engine.asked import Moment, entity_keys, moment_us
 from enrich.engine.breakglass import BreakGlass
@@ -224,11 +224,11 @@ class Engine:
             HistoryForgedError: the input brings its own history.
             InvalidEntityIdError, BadRequestError.
         """
-        if not isinstance(document, Mapping):
+        if type(document) is not dict and not isinstance(document, Mapping):
             raise BadRequestError(f"the input is {show(document)}, not an object", field="input")
         paths = self.paths
         paths.refuse_forged(document)
-        keys: dict[str, Key | None] = dict(paths.entity_ids(document))
+        keys = paths.entity_ids(document)
         approvers = paths.approver_ids(document)
         return paths.put(document, self._contexts.take(keys, approvers, None, select).history)
 

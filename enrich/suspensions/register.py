@@ -24,9 +24,8 @@ class Register:
     def __init__(self, held: Iterable[Suspension] = ()) -> None:
         self._held: dict[tuple[Scope, str], Suspension] = {(s.scope, s.id): s for s in held}
         self._unjournaled: dict[tuple[Scope, str], Suspension] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._held or self._unjournaled)
+        #: nothing is held: what every context asks first
+        self.empty = not self._held
 
     def apply(self, body: Mapping[str, Any], seq: int | None, at_us: int) -> None:
         """Take in a `suspension` record. One that renews another in force keeps its beginning.
@@ -47,6 +46,7 @@ class Register:
             self._held = _with(self._held, key, fresh)
             fresh = None
         self._unjournaled = _with(self._unjournaled, key, fresh)
+        self.empty = not (self._held or self._unjournaled)
 
     def get(self, scope: Scope, id_: str, as_of_us: int) -> Suspension | None:
         """The one in force under that very name."""
