@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import duckdb
 import orjson
 
-from enrich.errors import BadRequestError, show
 from enrich.events.canonical import format_us
-from enrich.history.query import MAX_LIMIT, decode_cursor, encode_cursor
+from enrich.history.filters import Filter, check_limit
 
 __all__ = [
     "DECISION_FILTERS",
@@ -38,41 +37,13 @@ _KEYED: Final = (
 _ROWS: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionFilter:
-    """Which decisions: values by filter (see `DECISION_FILTERS`), and bounds of as_of, inclusive, in microseconds."""
+class DecisionFilter(Filter):
+    """Which decisions."""
 
-    values: Mapping[str, str]
-    since_us: int | None = None
-    until_us: int | None = None
-
-    @classmethod
-    def of(cls, since_us: int | None = None, until_us: int | None = None, **filters: str | None) -> DecisionFilter:
-        """From keywords; a filter that is None does not filter.
-
-        Raises:
-            BadRequestError: `invalid_parameter`, a filter that does not exist.
-        """
-        for name in filters:
-            if name not in DECISION_FILTERS:
-                raise BadRequestError(
-                    f"no filter {show(name)}", code="invalid_parameter", hint=f"filters: {', '.join(DECISION_FILTERS)}"
-                )
-        return cls({n: v for n, v in sorted(filters.items()) if v is not None}, since_us, until_us)
-
-    def where(self) -> tuple[list[str], list[Any]]:
-        """Conditions, and the values of their `?`."""
-        conditions = [f"{name} = ?" for name in self.values]
-        values: list[Any] = list(self.values.values())
-        for sign, bound in ((">=", self.since_us), ("<=", self.until_us)):
-            if bound is not None:
-                conditions.append(f"as_of {sign} make_timestamptz(?)")
-                values.append(bound)
-        return conditions, values
-
-    def tag(self) -> list[Any]:
-        """What tells walks apart."""
-        return ["decisions", *(f"{n}={v}" for n, v in self.values.items()), self.since_us, self.until_us]
+    __slots__ = ()
+    NAME = "decisions"
+    COLUMNS: ClassVar[Mapping[str, str]] = {name: name for name in DECISION_FILTERS}
+    TIME = "as_of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +83,17 @@ def decisions_page(
         BadRequestError: `invalid_cursor`, not from this call or from one with other filters; `invalid_parameter`, a
             limit that is not 1 to 1000.
     """
-    if not 1 <= limit <= MAX_LIMIT:
-        raise BadRequestError(f"limit {show(limit)} is not between 1 and {MAX_LIMIT}", code="invalid_parameter")
+    check_limit(limit)
     conditions, values = wanted.where()
     below = at_seq + 1
     if cursor is not None:
-        at_seq, _, below = decode_cursor(cursor, wanted.tag(), at_seq)
+        at_seq, _, below = wanted.decode(cursor, at_seq)
         below = min(below, at_seq + 1)
     where = " AND ".join(["seq < ?", *conditions])
     rows = con.execute(
         f"SELECT {_SELECT} FROM decisions WHERE {where} ORDER BY seq DESC LIMIT ?", [below, *values, limit + 1]
     ).fetchall()
-    following = encode_cursor(wanted.tag(), at_seq, 0, rows[limit - 1][0]) if len(rows) > limit else None
+    following = wanted.encode(at_seq, 0, rows[limit - 1][0]) if len(rows) > limit else None
     return DecisionsPage([_shown(row) for row in rows[:limit]], following, at_seq)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,17 +10,14 @@ import duckdb
 import orjson
 import polars as pl
 
-from enrich.errors import BadRequestError, show
 from enrich.events.canonical import format_us
+from enrich.history.filters import Filter, check_limit
 from enrich.history.schema import EVENT_COLUMNS
 
 __all__ = [
     "FILTERS",
-    "MAX_LIMIT",
     "EventFilter",
     "EventsPage",
-    "decode_cursor",
-    "encode_cursor",
     "events_frame",
     "events_page",
 ]
@@ -37,43 +32,18 @@ FILTERS: Final[Mapping[str, str]] = {
     "kind": "kind",
     "outcome": "outcome",
 }
-MAX_LIMIT: Final = 1000
 
 _TIMES: Final = ("occurred_at", "recorded_at")
 _SELECT: Final = ", ".join(f"epoch_us({c}) AS {c}" if c in _TIMES else c for c in EVENT_COLUMNS)
 
 
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """Which events: values by filter (see `FILTERS`), and bounds of occurred_at, inclusive, in microseconds."""
+class EventFilter(Filter):
+    """Which events."""
 
-    values: Mapping[str, str]
-    since_us: int | None = None
-    until_us: int | None = None
-
-    @classmethod
-    def of(cls, since_us: int | None = None, until_us: int | None = None, **filters: str | None) -> EventFilter:
-        """From keywords; a filter that is None does not filter.
-
-        Raises:
-            BadRequestError: `invalid_parameter`, a filter that does not exist.
-        """
-        for name in filters:
-            if name not in FILTERS:
-                raise BadRequestError(
-                    f"no filter {show(name)}", code="invalid_parameter", hint=f"filters: {', '.join(FILTERS)}"
-                )
-        return cls({n: v for n, v in sorted(filters.items()) if v is not None}, since_us, until_us)
-
-    def where(self) -> tuple[list[str], list[Any]]:
-        """Conditions, and the values of their `?`."""
-        conditions = [f"{FILTERS[name]} = ?" for name in self.values]
-        values: list[Any] = list(self.values.values())
-        for sign, bound in ((">=", self.since_us), ("<=", self.until_us)):
-            if bound is not None:
-                conditions.append(f"occurred_at {sign} make_timestamptz(?)")
-                values.append(bound)
-        return conditions, values
+    __slots__ = ()
+    NAME = "events"
+    COLUMNS = FILTERS
+    TIME = "occurred_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +67,10 @@ def events_page(
         BadRequestError: `invalid_cursor`, not from this call or from one with other filters; `invalid_parameter`, a
             limit that is not 1 to 1000.
     """
-    if not 1 <= limit <= MAX_LIMIT:
-        raise BadRequestError(f"limit {show(limit)} is not between 1 and {MAX_LIMIT}", code="invalid_parameter")
+    check_limit(limit)
     conditions, values = wanted.where()
     if cursor is not None:
-        at_seq, occurred_us, seq = decode_cursor(cursor, _tag(wanted), at_seq)
+        at_seq, occurred_us, seq = wanted.decode(cursor, at_seq)
         # The plain bound lets DuckDB skip row groups, which it does not do for a row comparison.
         conditions += ["e.occurred_at <= make_timestamptz(?)", "(e.occurred_at, seq) < (make_timestamptz(?), ?)"]
         values += [occurred_us, occurred_us, seq]
@@ -114,7 +83,7 @@ def events_page(
     following = None
     if len(rows) > limit:
         last = dict(zip(EVENT_COLUMNS, rows[limit - 1], strict=True))
-        following = encode_cursor(_tag(wanted), at_seq, last["occurred_at"], last["seq"])
+        following = wanted.encode(at_seq, last["occurred_at"], last["seq"])
     return EventsPage(events, following, at_seq)
 
 
@@ -143,40 +112,3 @@ def _event(row: Sequence[Any]) -> dict[str, Any]:
     if "attributes" in event:
         event["attributes"] = orjson.loads(event["attributes"])
     return event
-
-
-def _tag(wanted: EventFilter) -> list[Any]:
-    return [*(f"{n}={v}" for n, v in wanted.values.items()), wanted.since_us, wanted.until_us]
-
-
-def encode_cursor(tag: Sequence[Any], at_seq: int, occurred_us: int, seq: int) -> str:
-    """Where the page after this row begins; `tag` tells walks with other filters, or of something else, apart."""
-    text = orjson.dumps([1, at_seq, occurred_us, seq, binascii.crc32(orjson.dumps(tag))])
-    return base64.urlsafe_b64encode(text).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str, tag: Sequence[Any], reached: int) -> tuple[int, int, int]:
-    """(seq of the walk, occurred_at, seq of the row) of a cursor.
-
-    Raises:
-        BadRequestError: `invalid_cursor`.
-    """
-    try:
-        fields = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error):
-        fields = None
-    if (
-        not isinstance(fields, list)
-        or len(fields) != 5
-        or not all(type(f) is int and abs(f) < 1 << 62 for f in fields)
-        or fields[0] != 1
-        or not 0 <= fields[1] <= reached
-    ):
-        raise BadRequestError(f"cursor {show(cursor)} is none of this API", code="invalid_cursor")
-    if fields[4] != binascii.crc32(orjson.dumps(tag)):
-        raise BadRequestError(
-            "the cursor belongs to a call with other filters",
-            code="invalid_cursor",
-            hint="repeat the filters of the first page with every cursor",
-        )
-    return fields[1], fields[2], fields[3]

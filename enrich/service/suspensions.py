@@ -41,7 +41,7 @@ class SuspensionRoutes:
             self._glass.suspend, scope, id_, reason=body["reason"], until=body.get("until"), by=body.get("by")
         )
         found = await self._runtime.suspensions.run(suspend)
-        return json_answer({"suspension": found.body(), "seq": self._runtime.engine.seq})
+        return json_answer({"suspension": found.body(), "seq": self._runtime.engine.durable_seq})
 
     async def delete(self, request: Request) -> Response:
         """Lifts; durable when this answers."""
@@ -50,7 +50,7 @@ class SuspensionRoutes:
         if (await read_body(request, _MAX_BYTES)).strip():
             raise BadRequestError("this call takes no body", code="unexpected_body")
         found = await self._runtime.suspensions.run(partial(self._glass.lift, scope, id_, by=by))
-        return json_answer({"lifted": found.body(), "seq": self._runtime.engine.seq})
+        return json_answer({"lifted": found.body(), "seq": self._runtime.engine.durable_seq})
 
     async def get(self, request: Request) -> Response:
         """The one of that very name."""
