@@ -136,7 +136,10 @@ class Settings(BaseSettings):
         default="instance.materiality", description="Path of a decision's materiality: `LOW`, `MEDIUM` or `HIGH`."
     )
 
-    # What is a decision
+    # Who evaluates, and what is a decision
+    evaluator: Literal["embedded"] = Field(
+        default="embedded", description="What evaluates policies: `embedded`, in processes of the engine's own."
+    )
     decision_paths: Rules = Field(
         default=("decision", "allow"),
         description="Rules whose answers are decisions, counted and recorded: a name means that rule in every package, "
@@ -291,6 +294,7 @@ class Settings(BaseSettings):
         return {
             "attributes_allow": sorted(self.attributes_allow),
             "decision_paths": sorted(self.decision_paths),
+            "evaluator": self.evaluator,
             "input_approvers": self.input_approvers,
             "input_history": self.input_history,
             "input_instance": self.input_instance,

@@ -7,6 +7,7 @@ where history comes from.
 
 from enrich.decisions.answered import Answered, AnsweredKeys, check_key
 from enrich.decisions.embedded import EmbeddedEvaluator
+from enrich.decisions.evaluators import evaluator_of
 from enrich.decisions.locks import EntityLocks
 from enrich.decisions.paths import DecisionPaths
 from enrich.decisions.policies import PolicySet, load_policies, policy_set
@@ -34,6 +35,7 @@ __all__ = [
     "Verdict",
     "check_key",
     "decision_body",
+    "evaluator_of",
     "judge",
     "load_policies",
     "path_text",

@@ -80,6 +80,7 @@ def decision_body(
     policy_hash: str,
     settings_hash: str,
     evaluator: Mapping[str, str],
+    strict_builtin_errors: bool,
 ) -> dict[str, Any]:
     """The body of a `decision` record.
 
@@ -119,6 +120,7 @@ def decision_body(
         "policy_hash": policy_hash,
         "settings_hash": settings_hash,
         "evaluator": dict(evaluator),
+        "strict_builtin_errors": strict_builtin_errors,
         "result": verdict.result,
         "decision": verdict.decision,
         "cause": verdict.cause,

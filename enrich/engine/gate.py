@@ -196,6 +196,7 @@ class Gate:
                 policy_hash=policies.version,
                 settings_hash=self._settings_hash,
                 evaluator=policies.evaluator,
+                strict_builtin_errors=asked.strict,
             )
             began = perf_counter_ns()
             try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enrich.decisions import DataPath, DecisionPaths, EmbeddedEvaluator, Prepared, load_policies
+from enrich.decisions import DataPath, DecisionPaths, Prepared, evaluator_of, load_policies
 from enrich.settings import Settings
 
 __all__ = ["LivePolicies", "prepare_policies"]
@@ -46,7 +46,7 @@ def prepare_policies(directory: Path | None, settings: Settings) -> LivePolicies
     """
     if directory is None:
         return None
-    evaluator = EmbeddedEvaluator()
+    evaluator = evaluator_of(settings)
     prepared = evaluator.prepare(load_policies(directory))
     try:
         decisions = DecisionPaths(settings.decision_paths, prepared.rules)

@@ -43,6 +43,7 @@ _RECORD: Final[dict[str, Any]] = {
     "policy_hash": "sha256:…",
     "settings_hash": "sha256:…",
     "evaluator": {"name": "embedded", "version": "regopy 1.3.0"},
+    "strict_builtin_errors": False,
     "result": {"decision": "DENY"},
     "decision": "DENY",
     "cause": "suspended",

@@ -193,6 +193,7 @@ def _decision_record() -> Schema:
             "policy_hash": digest,
             "settings_hash": digest | {"description": "of the settings that shape contexts and decisions"},
             "evaluator": _object({"name": {"type": "string"}, "version": {"type": "string"}}),
+            "strict_builtin_errors": {"type": "boolean", "description": "whether a built-in's error failed it"},
             "result": {"description": "what was answered"},
             "decision": {"enum": list(get_args(DecisionName))},
             "cause": {"enum": [None, *get_args(Cause)], "description": "why the policy's own answer does not stand"},

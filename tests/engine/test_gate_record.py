@@ -18,7 +18,7 @@ from .gated import decide, hold, open_gated, request
 FIELDS = {
     "decision_id", "idempotency_key", "request_hash", "caller", "entities", "as_of", "context_seq", "path", "input",
     "input_hash", "context_hash", "selection", "catalog", "policy_hash", "settings_hash", "evaluator", "result",
-    "decision", "cause", "event", "lease", "suspensions", "salt",
+    "strict_builtin_errors", "decision", "cause", "event", "lease", "suspensions", "salt",
 }  # fmt: skip
 
 
@@ -64,6 +64,7 @@ def test_every_field_and_hash(tmp_path: Path) -> None:
         assert engine.live_policies is not None
         assert body["policy_hash"] == engine.live_policies.version
         assert body["settings_hash"] == sha256(engine.settings.shaping())
+        assert body["strict_builtin_errors"] is False
         assert body["evaluator"] == engine.live_policies.evaluator
         assert (body["selection"], body["lease"], body["suspensions"]) == (None, None, [])
         assert body["idempotency_key"] == "k-1"
