@@ -20,7 +20,7 @@ $(UV):
 	.make/uv/bin/python -m pip install -q --disable-pip-version-check 'uv>=0.8'
 
 $(STAMP): pyproject.toml uv.lock | $(UV)
-	$(UV) sync -q --frozen --python $(PYTHON)
+	$(UV) sync -q --frozen --compile-bytecode --python $(PYTHON)
 	@touch $@
 
 # the real OPA that tests compare with; without Go they skip and say so
@@ -36,7 +36,9 @@ demo: $(STAMP)
 serve: $(STAMP)
 	$(BIN)/python -m enrich.cli.demo --serve
 
+# bytecode once, for the many processes that tests start, where the environment keeps Python from writing it
 test: tools lint
+	$(BIN)/python -m compileall -q enrich
 	PATH="$(CURDIR)/.make/bin:$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
