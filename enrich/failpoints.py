@@ -26,6 +26,9 @@ FAILPOINTS: Final = (
     "journal.after_fsync",  # durable, nobody was told
     "journal.rotate.closed",  # the full segment has its manifest
     "journal.rotate.created",  # the next segment's directory entry is durable
+    "journal.prune.recorded",  # a durable record names bodies that are still there
+    "journal.prune.renamed",  # the segment has lost them, its manifest has not taken its place
+    "journal.prune.replaced",  # the manifest has, the engine still holds the old one
     "sidecar.written",  # no line names it yet
     "history.before_commit",
     "history.after_commit",

@@ -110,6 +110,19 @@ class Settings(BaseSettings):
         le=36_500,
         description="How long events count, in days; never shorter than the longest window.",
     )
+    keep_events_days: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="How long the journal keeps the bodies of events, in days, never shorter than retention; unset: "
+        "for good. Their headers and hashes stay.",
+    )
+    keep_decisions_days: Integer | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="The same for decisions and their outcomes: what was let go of can't be shown or replayed.",
+    )
     max_clock_skew_seconds: Integer = Field(
         default=60, ge=0, le=86_400, description="How far an event may lie ahead of the engine's clock, in seconds."
     )
@@ -264,6 +277,14 @@ class Settings(BaseSettings):
             keys = path.split(".")
             if keys[: len(history)] == history or history[: len(keys)] == keys:
                 raise ValueError(f"input_history `{self.input_history}` and {name} `{path}` lie on one path")
+        return self
+
+    @model_validator(mode="after")
+    def _kept_as_long_as_they_count(self) -> Settings:
+        for name in ("keep_events_days", "keep_decisions_days"):
+            days = getattr(self, name)
+            if days is not None and days < self.retention_days:
+                raise ValueError(f"{name} `{days}` is shorter than retention_days `{self.retention_days}`")
         return self
 
     @property

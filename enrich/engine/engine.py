@@ -24,7 +24,7 @@ from enrich.engine.readiness import readiness
 from enrich.engine.recorder import Events, Recorder
 from enrich.engine.reload import reload
 from enrich.engine.results import CheckReport, Decision, Evaluation, Readiness, RecordResult, ReloadReport
-from enrich.engine.retention import prune
+from enrich.engine.retention import prune, prune_bodies
 from enrich.engine.state import State
 from enrich.engine.suspended import save_register
 from enrich.errors import (
@@ -536,7 +536,8 @@ class Engine:
         return position
 
     def prune(self) -> None:
-        """Let go of what is older than retention, by a record in the journal, which itself keeps it.
+        """Let go of what is older than retention, by a record in the journal, which itself keeps bodies as long as
+        `keep_events_days` and `keep_decisions_days` say.
 
         DuckDB deletes when it applies the record, keys expire now, the index drops rows as it merges; what reaches back
         before the cutoff is no longer `complete`. Nothing happens while all history is younger.
@@ -545,6 +546,7 @@ class Engine:
         if seq is not None:
             self.durable(seq)
             self.caught_up(_CATCH_UP_SECONDS)
+        prune_bodies(self, self._state)
 
     @property
     def pruned_before_us(self) -> int | None:

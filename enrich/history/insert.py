@@ -90,7 +90,7 @@ def insert_records(con: duckdb.DuckDBPyConnection, records: Sequence[QueuedRecor
 def _has_events(record: QueuedRecord) -> bool:
     if record.sidecar is not None or record.packed is not None:
         return True
-    if record.type == "events":
+    if record.type == "events" and not record.pruned:
         raise JournalCorruptError(f"record {show(record.seq)} has no events", seq=record.seq)
     return False
 

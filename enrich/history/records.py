@@ -85,6 +85,36 @@ class JournalLike(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Prune:
+    """What a `prune` record lets go of.
+
+    Attributes:
+        events_before_us: events that occurred before this no longer count; None: all still do.
+        decisions_through: the decisions up to this seq have lost their bodies; 0: none has.
+        observed_since_us: how far observed history had reached back, for a history that is built again without the
+            events that said so.
+    """
+
+    events_before_us: int | None
+    decisions_through: int
+    observed_since_us: int | None
+
+    @classmethod
+    def of(cls, body: Any) -> Prune:
+        """
+        Args:
+            body: of a record that is about to be appended, as bytes, or of one that was read, decoded.
+        """
+        document = (orjson.loads(body) if isinstance(body, bytes) else body) or {}
+        before, since = document.get("events_before"), document.get("observed_since")
+        return cls(
+            None if before is None else parse_rfc3339_us(before),
+            int(document.get("decisions_through", 0)),
+            None if since is None else parse_rfc3339_us(since),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class QueuedRecord:
     """A record as the history keeps it until it is applied: events packed, or in the sidecar, or none; of a decision
     the body's bytes too."""
@@ -96,8 +126,10 @@ class QueuedRecord:
     hash: str
     packed: PackedEvents | None
     sidecar: Path | None
-    prune_before_us: int | None = None
+    prune: Prune | None = None
     decision: bytes | None = None
+    #: its body was let go of: a later `prune` record says so, or reading the journal fails
+    pruned: bool = False
 
     @classmethod
     def of(cls, prepared: PreparedLike, appended: AppendedLike) -> QueuedRecord:
@@ -106,11 +138,12 @@ class QueuedRecord:
         Raises:
             JournalCorruptError: the record has another number of events than it says.
         """
-        packed = None
-        before_us = _events_before_us(prepared.body) if prepared.type == "prune" else None
+        packed, pruned = None, False
+        prune = Prune.of(prepared.body) if prepared.type == "prune" else None
         decision = _decision_bytes(prepared.body) if prepared.type == "decision" else None
         if prepared.sidecar is None:
             batch = prepared.batch
+            pruned = batch is None and prepared.body is None
             if batch is not None:
                 if batch.n != appended.count:
                     raise JournalCorruptError(
@@ -126,8 +159,9 @@ class QueuedRecord:
             appended.hash,
             packed,
             prepared.sidecar,
-            before_us,
+            prune,
             decision,
+            pruned,
         )
 
     @property
@@ -143,16 +177,5 @@ class QueuedRecord:
 
 
 def _decision_bytes(body: Any) -> bytes | None:
-    """The canonical bytes of a decision's body; None when it was pruned. Bodies as in `_events_before_us`."""
+    """The canonical bytes of a decision's body; None when it was pruned. Bodies as in `Prune.of`."""
     return body if body is None or isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-
-
-def _events_before_us(body: Any) -> int | None:
-    """From when on a `prune` record keeps events, in microseconds; None when it prunes none.
-
-    Args:
-        body: of a record that is about to be appended, as bytes, or of one that was read, decoded.
-    """
-    document = orjson.loads(body) if isinstance(body, bytes) else body
-    text = (document or {}).get("events_before")
-    return None if text is None else parse_rfc3339_us(text)

@@ -36,7 +36,7 @@ from enrich.history.decisions import (
 from enrich.history.insert import insert_decisions, insert_records
 from enrich.history.keys import KeyBlock, key_blocks
 from enrich.history.query import EventFilter, EventsPage, events_frame, events_page
-from enrich.history.records import JournalLike, QueuedRecord, RecordLike
+from enrich.history.records import JournalLike, Prune, QueuedRecord, RecordLike
 from enrich.journal.format import Position, genesis_hash
 
 __all__ = ["FILE_NAME", "History", "PruneReport"]
@@ -210,8 +210,8 @@ class History:
                 insert_decisions(writer, fresh)
                 _observe(writer, self._position.seq)
                 for record in fresh:
-                    if record.prune_before_us is not None:
-                        _prune(writer, record.prune_before_us, record.seq)
+                    if record.prune is not None:
+                        _apply_prune(writer, record.prune, record.seq)
                 writer.execute("UPDATE history_meta SET seq = ?, hash = ?", [reached.seq, reached.hash])
                 self._failpoint("history.before_commit")
                 writer.commit()
@@ -447,6 +447,19 @@ def _observe(writer: duckdb.DuckDBPyConnection, after: int) -> None:
         " least(observed_since, (SELECT min(occurred_at) FROM events WHERE seq > ?))",
         [after],
     )
+
+
+def _apply_prune(writer: duckdb.DuckDBPyConnection, prune: Prune, at_seq: int) -> None:
+    """What a `prune` record says."""
+    if prune.events_before_us is not None:
+        _prune(writer, prune.events_before_us, at_seq)
+    if prune.decisions_through:
+        writer.execute("DELETE FROM decisions WHERE seq <= ?", [prune.decisions_through])
+    if prune.observed_since_us is not None:
+        writer.execute(
+            "UPDATE history_meta SET observed_since = least(observed_since, make_timestamptz(?))",
+            [prune.observed_since_us],
+        )
 
 
 def _prune(writer: duckdb.DuckDBPyConnection, before_us: int, at_seq: int | None) -> PruneReport:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -61,8 +63,15 @@ class BodyCheck:
             self._excuse(orjson.loads(line.body).get("seqs", ()))
 
     def _excuse(self, ranges: Iterable[tuple[int, int]]) -> None:
-        spans = [tuple(r) for r in ranges]
-        self._problems = [p for p in self._problems if not any(p.seq is not None and a <= p.seq <= b for a, b in spans)]
+        spans = sorted((first, last) for first, last in ranges)
+        firsts = [first for first, _ in spans]
+        lasts = list(accumulate((last for _, last in spans), max))
+
+        def excused(problem: Problem) -> bool:
+            at = -1 if problem.seq is None else bisect_right(firsts, problem.seq) - 1
+            return at >= 0 and problem.seq is not None and problem.seq <= lasts[at]
+
+        self._problems = [p for p in self._problems if not excused(p)]
 
     def problems(self) -> list[Problem]:
         """What no record accounts for."""

@@ -15,7 +15,7 @@ from enrich.journal.bodycheck import BodyCheck
 from enrich.journal.format import Position, corrupt, genesis_hash, parse_line
 from enrich.journal.identity import FILE, Identity, journal_files, read_identity
 from enrich.journal.recovery import BEGINNING, find_files
-from enrich.journal.segment import Scan, manifest_path, read_manifest, scan, segment_path
+from enrich.journal.segment import Scan, current_manifest_path, manifest_path, read_manifest, scan, segment_path
 from enrich.journal.sidecar import DIRECTORY
 
 __all__ = ["CutPlan", "GivenUp", "plan_cut"]
@@ -214,7 +214,7 @@ def _walk(files: Path, identity: Identity, after: int, place: _Place, check: Bod
 
 def _holds(files: Path, identity: Identity, place: _Place) -> bool:
     """Whether the segment walked through has a manifest, and is what it says."""
-    path, walk = manifest_path(files, place.number), place.walk
+    path, walk = current_manifest_path(files, place.number), place.walk
     try:
         said = read_manifest(path)
     except (FileNotFoundError, JournalCorruptError):

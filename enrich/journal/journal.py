@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,12 @@ from enrich.journal.disk import BUSY_ERRNOS, FULL_ERRNOS, Disk
 from enrich.journal.format import TYPES, Position, encode_head
 from enrich.journal.identity import FILE, Identity, create_identity, migrate, read_identity
 from enrich.journal.lock import DirectoryLock
+from enrich.journal.prune import Ranges, take_place, write_aside_elsewhere
+from enrich.journal.prune import finish as finish_pruning
 from enrich.journal.records import Record, read_records
 from enrich.journal.recovery import BEGINNING, Recovered, recover
 from enrich.journal.reserve import Reserve
-from enrich.journal.segment import Manifest, OpenSegment
+from enrich.journal.segment import Manifest, OpenSegment, manifest_path, read_manifest
 from enrich.journal.sidecar import DIRECTORY, sidecar_table, write_table
 from enrich.journal.sync import GroupSync
 
@@ -159,6 +161,7 @@ class Journal:
                 _refuse_orphans(files)
                 create_identity(files, disk, format_us(clock()))
             migrate(files, disk)
+            finish_pruning(files, disk)
             identity = read_identity(files)
             followed = 0
             if callable(verified_through):
@@ -319,6 +322,45 @@ class Journal:
         """
         self._sync.call(seq, callback)
 
+    # -- letting go -----------------------------------------------------------------------------------------------
+
+    @property
+    def closed_segments(self) -> Sequence[Manifest]:
+        """The manifests of the closed segments, oldest first."""
+        with self._lock:
+            return tuple(self._manifests)
+
+    def prepare_prune(self, segment: Manifest, types: Collection[str]) -> Ranges:
+        """Write a closed segment without the bodies of `types` aside.
+
+        Returns:
+            The seqs of the records that will lose their body, for a `prune` record; empty when there are none.
+
+        Raises:
+            JournalFailedError: it could not be written, or a body that would go does not verify; nothing has changed.
+        """
+        self._check("prune")
+        ranges = write_aside_elsewhere(self.directory, segment, types, self._disk)
+        if not ranges:
+            self._swap(read_manifest(manifest_path(self.directory, segment.number)))
+        return ranges
+
+    def prune_segment(self, segment: Manifest) -> None:
+        """Let go of the bodies that `prepare_prune` left out.
+
+        INVARIANT: the caller's `prune` record that names them is durable.
+
+        Raises:
+            JournalFailedError: the disk does not take it; a start sorts it out.
+        """
+        self._failpoint("journal.prune.recorded")
+        try:
+            smaller = take_place(self.directory, segment, self._disk, self._failpoint)
+        except OSError as error:
+            raise JournalFailedError(f"segment {segment.number} can't be replaced: {error.strerror}") from error
+        self._failpoint("journal.prune.replaced")
+        self._swap(smaller)
+
     # -- reading --------------------------------------------------------------------------------------------------
 
     def read(self, after: int = 0) -> Iterator[Record]:
@@ -365,6 +407,10 @@ class Journal:
             raise self._sync.error()
         if self._reserve.low and type_ in _ORDINARY:
             raise self._reserve.error()
+
+    def _swap(self, manifest: Manifest) -> None:
+        with self._lock:
+            self._manifests = [manifest if m.number == manifest.number else m for m in self._manifests]
 
     def _beside(self, batch: EventBatch, salt: bytes) -> tuple[str, Path, str]:
         """Write the sidecar in a thread (encoding, digest and fsync hold no GIL) while this one hashes the leaves."""

@@ -23,6 +23,7 @@ from enrich.journal.segment import (
     Manifest,
     OpenSegment,
     Scan,
+    current_manifest_path,
     manifest_path,
     read_manifest,
     scan,
@@ -81,7 +82,7 @@ def list_segments(directory: Path, identity: Identity) -> tuple[list[Manifest], 
                 name = segment_path(directory, missing[0]).name if missing else manifest_path(directory, number).name
                 raise corrupt("the file is missing", name)
             return manifests, rest
-        path = manifest_path(directory, number)
+        path = current_manifest_path(directory, number)
         manifest = read_manifest(path)
         if (manifest.journal_id, manifest.number) != (identity.journal_id, number):
             raise corrupt("the manifest is of another segment or journal", path.name)

@@ -13,9 +13,14 @@ from enrich.journal.disk import Disk
 from enrich.journal.format import FORMAT, Header, Position, corrupt, parse_line, skim_line
 from enrich.journal.identity import sealed, unseal
 
-__all__ = ["Line", "Manifest", "OpenSegment", "Scan", "manifest_path", "read_manifest", "scan", "segment_path"]
+__all__ = [
+    "PRUNED", "Line", "Manifest", "OpenSegment", "Scan", "current_manifest_path", "manifest_path", "read_manifest",
+    "scan", "segment_path",
+]  # fmt: skip
 
 _CHUNK: Final = 1 << 20
+#: behind the name of a file that is about to take the place of a segment or a manifest, see `prune`
+PRUNED: Final = ".pruned"
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -26,9 +31,17 @@ def manifest_path(directory: Path, number: int) -> Path:
     return directory / f"{number:08d}.manifest.json"
 
 
+def current_manifest_path(directory: Path, number: int) -> Path:
+    """The manifest of the segment's file as it is: of one that was pruned, the new one from the file's rename on."""
+    path, segment = manifest_path(directory, number), segment_path(directory, number)
+    new = path.with_name(path.name + PRUNED)
+    return new if new.exists() and not segment.with_name(segment.name + PRUNED).exists() else path
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a closed segment holds. `prev` is the hash before its first record, `hash` that of its last."""
+    """What a closed segment holds. `prev` is the hash before its first record, `hash` that of its last; `pruned` are
+    the types whose bodies it was relieved of."""
 
     format: int
     journal_id: str
@@ -42,6 +55,7 @@ class Manifest:
     file_bytes: int
     file_sha256: str
     sidecars: list[str]
+    pruned: list[str] = field(default_factory=list)
 
     @property
     def end(self) -> Position:

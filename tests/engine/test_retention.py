@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from enrich.journal import Journal
+from enrich.errors import NotFoundError
+from enrich.journal import Journal, verify
+from enrich.settings import Settings
+from tests.engine.gated import decide, open_gated, request
 from tests.engine.support import DAY_US, event, fates, now_us, open_engine, runs
 
 
@@ -155,3 +160,62 @@ def test_a_clock_that_stepped_back_makes_history_unavailable_until_it_has_caught
         clock.us = start
         assert engine.context({"agent": "a"})["status"] == "fresh"
         assert engine.health().ready
+
+
+@pytest.mark.parametrize("forget", [(), ("history.duckdb", "index", "keys")], ids=["restart", "rebuilt"])
+def test_bodies_leave_the_journal_when_their_keep_time_is_over(
+    tmp_path: Path, clock: Clock, forget: tuple[str, ...]
+) -> None:
+    start = clock.us
+    kept: dict[str, Any] = {"retention_days": 30, "keep_events_days": 40, "keep_decisions_days": 60}
+    kept["segment_bytes"] = 8192
+    with open_gated(tmp_path, **kept) as engine:
+        old = [decide(engine, request(agent)).decision_id for agent in "abcdefgh" for _ in range(2)]
+        for n in range(40):
+            engine.record([event(n, at_us=start - DAY_US)])
+        engine.break_glass.suspend("team", "other", reason="stays")
+        definitions = [r.seq for r in engine.journal.read() if r.type in ("definitions", "suspension")]
+
+        def bodies(type_: str) -> tuple[int, int]:
+            """How many are there, and how many were made."""
+            found = [r.body is not None for r in engine.journal.read() if r.type == type_]
+            return sum(found), len(found)
+
+        def pruned_after(days: int) -> tuple[tuple[int, int], tuple[int, int]]:
+            clock.us = start + days * DAY_US
+            engine.record([event(1000 + days, at_us=clock.us)])
+            engine.caught_up(10)
+            engine.prune()
+            return bodies("events"), bodies("decision")
+
+        assert pruned_after(35) == ((41, 41), (16, 16))
+        events, decisions = pruned_after(45)
+        assert events[0] < 20 < events[1] == 42
+        assert decisions == (16, 16)
+        assert engine.decision(old[0])["decision_id"] == old[0]
+        decisions = pruned_after(65)[1]
+        assert decisions[0] < decisions[1] == 16
+        assert verify(tmp_path / "data").ok
+        left = [d["decision_id"] for d in engine.decisions().decisions]
+        assert len(left) == decisions[0]
+        with pytest.raises(NotFoundError):
+            engine.decision(old[0])
+        assert all(r.body is not None for r in engine.journal.read() if r.seq in definitions)
+        assert engine.break_glass.in_force()[0]
+        before = engine.context({"agent": "a", "team": "other"}, as_of=clock.us)
+    for name in forget:
+        path = tmp_path / "data" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with open_gated(tmp_path, **kept) as engine:
+        assert engine.context({"agent": "a", "team": "other"}, as_of=clock.us) == before | {"seq": engine.seq}
+        assert [d["decision_id"] for d in engine.decisions().decisions] == left
+        assert engine.check().differences == ()
+        assert verify(tmp_path / "data").ok
+        seq = engine.seq
+        engine.prune()
+        assert engine.seq == seq  # there is nothing more
+
+
+def test_nothing_is_kept_for_less_than_it_counts() -> None:
+    with pytest.raises(ValueError, match="keep_events_days"):
+        Settings(retention_days=30, keep_events_days=29)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_a_record_without_its_events_is_refused_whole(tmp_path: Path, kind: str)
     if kind == "count":
         bad = type(bad)(bad.seq, 4, "events", bad.at_us, bad.hash, batch)
     elif kind == "missing":
-        bad = type(bad)(bad.seq, 3, "events", bad.at_us, bad.hash)
+        bad = replace(bad, batch=None, body={"events": []})
     else:
         bad = type(bad)(bad.seq, 4, "events", bad.at_us, bad.hash, None, to_sidecar(tmp_path, batch))
     with open_history(tmp_path) as history:
