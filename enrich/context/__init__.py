@@ -1,12 +1,13 @@
 """Context: the `history` object, assembled from one snapshot and put into a policy's input.
 
 In come a policy's input (or ids) and the index; out come JSON-ready objects, their canonical bytes and hashes. This
-room reads no clock, no file and no DuckDB, and never decides anything.
+room reads no clock and no file, and never decides anything; only `Rolling`, contexts of the past, reads DuckDB.
 """
 
-from enrich.context.assemble import PAIRS, Assembler, Key, Prepared
+from enrich.context.assemble import PAIRS, Assembler, Key, Prepared, index_plans
 from enrich.context.canonical import canonical_json, context_hash, input_hash
 from enrich.context.inputs import MAX_APPROVERS, InputPaths, check_id
+from enrich.context.rolling import Rolling
 
 __all__ = [
     "MAX_APPROVERS",
@@ -15,8 +16,10 @@ __all__ = [
     "InputPaths",
     "Key",
     "Prepared",
+    "Rolling",
     "canonical_json",
     "check_id",
     "context_hash",
+    "index_plans",
     "input_hash",
 ]

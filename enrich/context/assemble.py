@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from enrich.events.model import ENTITY_KEYS
+from enrich.signals import Catalog
 from enrich.signals.plan import EntityFunctions, EntityPlan
 from enrich.windows import Index
 
-__all__ = ["PAIRS", "Assembler", "Key", "Prepared"]
+__all__ = ["PAIRS", "Assembler", "Key", "Prepared", "index_plans"]
 
 #: an entity's key: its id, or the ids of a pair
 Key = str | tuple[str, ...]
@@ -23,6 +25,16 @@ PAIRS: Final[Mapping[str, tuple[str, str]]] = {
     "agent_team": ("agent", "team"),
     "team_workflow": ("team", "workflow"),
 }
+
+
+def index_plans(catalog: Catalog) -> dict[str, EntityPlan]:
+    """What the index keeps: the catalog's plans, and an empty one for an entity that has derived sets only."""
+    plans = dict(catalog.plans)
+    for s in catalog.sets:
+        if s.entity not in plans:
+            key = ENTITY_KEYS[s.entity]
+            plans[s.entity] = EntityPlan(s.entity, key, (), (), (), frozenset(), lambda columns, n: [()] * n)
+    return plans
 
 
 class _NoRows:

@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from enrich.context import PAIRS, Assembler, Prepared
+from enrich.context import PAIRS, Assembler, Prepared, index_plans
 from enrich.errors import BadRequestError, show
-from enrich.events import ENTITY_KEYS
 from enrich.signals import Catalog
-from enrich.signals.plan import EntityPlan
 from enrich.windows import Index
 
 __all__ = ["Live", "Selection", "index_plans"]
@@ -32,15 +30,6 @@ class Selection:
     entities: Mapping[str, Prepared]
     pairs: tuple[tuple[str, str, str], ...]
 
-
-def index_plans(catalog: Catalog) -> dict[str, EntityPlan]:
-    """What the index keeps: the catalog's plans, and an empty one for an entity that has derived sets only."""
-    plans = dict(catalog.plans)
-    for s in catalog.sets:
-        if s.entity not in plans:
-            key = ENTITY_KEYS[s.entity]
-            plans[s.entity] = EntityPlan(s.entity, key, (), (), (), frozenset(), lambda columns, n: [()] * n)
-    return plans
 
 
 class Live:

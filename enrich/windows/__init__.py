@@ -7,6 +7,15 @@ shown; it reads no clock and no settings.
 
 from enrich.windows.index import Index, PreparedBlock
 from enrich.windows.located import Located
+from enrich.windows.rolling import CursorSource, RollingIndex
 from enrich.windows.store import SavedPosition, saved_position
 
-__all__ = ["Index", "Located", "PreparedBlock", "SavedPosition", "saved_position"]
+__all__ = [
+    "CursorSource",
+    "Index",
+    "Located",
+    "PreparedBlock",
+    "RollingIndex",
+    "SavedPosition",
+    "saved_position",
+]
