@@ -12,6 +12,7 @@ from enrich.decisions.locks import EntityLocks
 from enrich.decisions.paths import DecisionPaths
 from enrich.decisions.policies import PolicySet, load_policies, policy_set
 from enrich.decisions.protocol import DataPath, Defined, Evaluator, Failed, Outcome, Prepared, Undefined
+from enrich.decisions.reads import Reads, reads_of
 from enrich.decisions.record import Question, decision_body, path_text
 from enrich.decisions.verdict import Cause, DecisionName, Verdict, judge, refuse
 
@@ -31,6 +32,7 @@ __all__ = [
     "PolicySet",
     "Prepared",
     "Question",
+    "Reads",
     "Undefined",
     "Verdict",
     "check_key",
@@ -40,5 +42,6 @@ __all__ = [
     "load_policies",
     "path_text",
     "policy_set",
+    "reads_of",
     "refuse",
 ]

@@ -18,6 +18,7 @@ from enrich.decisions._pool import Worker, WorkerDiedError, WorkerPool, WorkerTi
 from enrich.decisions._shape import boolean_rules
 from enrich.decisions.policies import PolicySet, leaves
 from enrich.decisions.protocol import EMBEDDED, TIMED_OUT, DataPath, Defined, Failed, Outcome, Undefined
+from enrich.decisions.reads import Reads, reads_of
 from enrich.errors import PolicyError
 
 __all__ = ["EmbeddedEvaluator", "EmbeddedPolicies"]
@@ -65,6 +66,7 @@ class EmbeddedPolicies:
         packages = {path[:n] for path in policies.packages.values() for n in range(1, len(path) + 1)}
         self.rules: frozenset[DataPath] = frozenset()
         self.booleans: frozenset[DataPath] = frozenset()
+        self._reads: Mapping[DataPath, Reads] = {}
         #: paths that are no rule but have rules below them
         self._branches = frozenset(packages)
         builder = _Builder(policies)
@@ -77,6 +79,7 @@ class EmbeddedPolicies:
             check_plan(plan["plan"], set(plan["builtins"]).__contains__, policies.modules)
             self.rules = rule_paths(plan["plan"])
             self.booleans = boolean_rules(plan["plan"]) & self.rules
+            self._reads = reads_of(plan["plan"], embedded=True)
             self._branches |= {rule[:n] for rule in self.rules for n in range(1, len(rule))}
             self._branches -= self.rules
             self._check_data()
@@ -116,6 +119,10 @@ class EmbeddedPolicies:
                 return Undefined(has_rules=True)
             outcome = Defined(outcome.value[segment])
         return outcome
+
+    def reads(self, path: DataPath) -> Reads | None:
+        """See `Prepared.reads`."""
+        return self._reads.get(path)
 
     def close(self) -> None:
         """End the workers; evaluations under way still get their answer."""

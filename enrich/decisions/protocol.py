@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Protocol
 
 from enrich.decisions.policies import PolicySet
+from enrich.decisions.reads import Reads
 from enrich.errors import EvaluationError
 
 __all__ = ["DataPath", "Defined", "Evaluator", "Failed", "Outcome", "Prepared", "Undefined"]
@@ -81,6 +82,9 @@ class Prepared(Protocol):
             limit_seconds: the longest that this one may take, where that is less than the evaluator's own limit; past
                 it the answer is `Failed`, its code `TIMED_OUT`.
         """
+
+    def reads(self, path: DataPath) -> Reads | None:
+        """What the rule at `path` can read and call; None when that is not known, and may be everything."""
 
     def close(self) -> None: ...
 

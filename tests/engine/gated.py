@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from enrich import Engine
-from enrich.decisions import DataPath, Defined, Outcome, PolicySet, Prepared
+from enrich.decisions import DataPath, Defined, Outcome, PolicySet, Prepared, Reads
 from enrich.engine.results import Decision
 from enrich.settings import Settings
 
@@ -123,6 +123,9 @@ class Held:
         return self._prepared.evaluate(
             path, input_json, strict_builtin_errors=strict_builtin_errors, limit_seconds=limit_seconds
         )
+
+    def reads(self, path: DataPath) -> Reads | None:
+        return self._prepared.reads(path)
 
     def close(self) -> None:
         self.closed = True
