@@ -15,12 +15,12 @@ from enrich.decisions.protocol import DataPath
 from enrich.decisions.verdict import OUTCOMES, Verdict
 from enrich.errors import InvalidEntityIdError
 from enrich.events.canonical import format_us
-from enrich.events.model import MATERIALITIES
+from enrich.events.model import MATERIALITIES, OWN_SOURCE
 
 __all__ = ["SOURCE", "Question", "decision_body", "path_text"]
 
-#: the source of the events of decisions; nobody else may use it
-SOURCE: Final = "enrich"
+#: the source of the events of decisions
+SOURCE: Final = OWN_SOURCE
 
 
 def path_text(path: DataPath) -> str:

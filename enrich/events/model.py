@@ -22,12 +22,15 @@ __all__ = [
     "MAX_ATTRIBUTE_BYTES",
     "MAX_STRING",
     "MIN_TIME_US",
+    "OWN_SOURCE",
     "RUN_OUTCOMES",
     "STRING_COLUMNS",
     "EventBatch",
 ]
 
 INT64_MAX: Final = 2**63 - 1
+#: the source of the events that the engine makes; nobody else may use it
+OWN_SOURCE: Final = "enrich"
 KINDS: Final = ("execution", "step", "authority")
 RUN_OUTCOMES: Final = ("succeeded", "failed", "timed_out", "cancelled")
 AUTHORITY_OUTCOMES: Final = (

@@ -15,7 +15,7 @@ from enrich.events._check import Bounds, check_event
 from enrich.events._struct import STRUCT_COLUMNS, EventStruct, columns_of, encoder
 from enrich.events.frame import Frame
 from enrich.events.hashing import Hasher
-from enrich.events.model import COLUMNS, EventBatch
+from enrich.events.model import COLUMNS, OWN_SOURCE, EventBatch
 from enrich.events.refusals import Rejection
 from enrich.events.times import canonical_text, canonical_times_us, format_us, parse_rfc3339_us
 
@@ -79,7 +79,7 @@ class EventParser:
         max_clock_skew_us: int = 60_000_000,
         retention_us: int,
         attribute_keys: frozenset[str] | None,
-        reserved_sources: frozenset[str] = frozenset({"enrich"}),
+        reserved_sources: frozenset[str] = frozenset({OWN_SOURCE}),
         not_before_us: int | None = None,
     ) -> None:
         self._hasher = Hasher(hash_key)
