@@ -217,6 +217,11 @@ class Settings(BaseSettings):
     )
 
     # Journal
+    anchors: Path | None = Field(
+        default=None,
+        description="File of anchors (`enrich journal anchor`) that the journal is held against at the start; best "
+        "kept where whoever can write the data directory can't.",
+    )
     fsync: bool = Field(
         default=True, description="Off, acknowledged events can be lost with the machine: for tests only."
     )
@@ -420,7 +425,7 @@ _SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "max_body_bytes": ("Limits of one request", ""),
     "max_waiting": ("Queues", "Past its bound a queue refuses: 503 `busy`, with `Retry-After`."),
-    "fsync": ("Journal", ""),
+    "anchors": ("Journal", ""),
     "duckdb_threads": ("DuckDB", ""),
     "prune_interval_seconds": ("Upkeep", ""),
     "log_level": ("Logs", ""),

@@ -145,9 +145,15 @@ class ServiceClient:
         """Lets the service compare its live definitions with DuckDB, and load what its directories hold."""
         return self._ask("POST", "/v1/check")
 
-    def verify(self) -> dict[str, Any]:
-        """Lets the service verify its journal."""
-        return self._ask("POST", "/v1/journal/verify", timeout=None)
+    def verify(self, anchors: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """Lets the service verify its journal, and hold it against anchors."""
+        headers = {"content-type": "application/json"}
+        body = orjson.dumps({"anchors": anchors}) if anchors else None
+        return self._ask("POST", "/v1/journal/verify", content=body, headers=headers, timeout=None)
+
+    def anchor(self) -> dict[str, Any]:
+        """See `Engine.anchor`."""
+        return self._ask("GET", "/v1/journal/anchor")
 
     def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:

@@ -40,6 +40,7 @@ def app() -> typer.Typer:
     journals = typer.Typer(name="journal", help="The journal: what the engine learned, in order.", no_args_is_help=True)
     journals.callback()(journal.group)
     journals.command("verify")(journal.verify)
+    journals.command("anchor")(journal.anchor)
     journals.command("cut")(journal.cut)
     commands.add_typer(journals)
     return commands

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from enrich.context import PAIRS, InputPaths, canonical_json
 from enrich.engine import maintenance, startup
+from enrich.engine.anchors import durable_anchor
 from enrich.engine.asked import Moment, entity_keys, moment_us
 from enrich.engine.breakglass import BreakGlass
 from enrich.engine.check import check_live
@@ -39,7 +40,7 @@ from enrich.errors import (
 )
 from enrich.events import ENTITY_KEYS, EventParser
 from enrich.history import DecisionFilter, DecisionsPage, EventsPage
-from enrich.journal import Position
+from enrich.journal import Anchor, Position
 from enrich.settings import Settings
 from enrich.signals import Catalog, sql_for
 
@@ -454,6 +455,10 @@ class Engine:
 
     def on_durable(self, seq: int, callback: Callable[[EnrichError | None], None]) -> None:
         self.journal.on_durable(seq, callback)
+
+    def anchor(self) -> Anchor:
+        """The last durable record, to be kept elsewhere: see `durable_anchor`."""
+        return durable_anchor(self.journal)
 
     # -- definitions ------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ then ready.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from threading import Lock
 import structlog
 
 from enrich.engine import definitions
+from enrich.engine.anchors import kept_anchors, refuse_unanchored
 from enrich.engine.check import ask, compare, sample
 from enrich.engine.followed import INDEX, followed, refuse_replaced
 from enrich.engine.known import load_keys, save_keys
@@ -26,7 +27,7 @@ from enrich.engine.suspended import load_register
 from enrich.errors import ConfigError, DefinitionError, EnrichError
 from enrich.events import EventParser
 from enrich.history import FILE_NAME, Follower, History, reading
-from enrich.journal import Journal, KeyStore, Position, Record
+from enrich.journal import Anchor, Journal, KeyStore, Position, Record
 from enrich.settings import Settings
 from enrich.signals import Catalog, DefinitionErrors, load_catalog
 from enrich.suspensions import Members, Register
@@ -73,15 +74,17 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
     """See `Engine.open`."""
     catalog = load_catalog(queries)
     check_retention(catalog, settings)
+    anchors = kept_anchors(settings)
     prepared = prepare_policies(policies, settings)
     with reading(FILE_NAME), ExitStack() as stack:
         if prepared is not None:
             stack.callback(prepared.close)
-        journal, history = _open_files(data, settings)
+        journal, history = _open_files(data, settings, anchors)
         stack.callback(journal.close)
         stack.callback(history.close)
         history.check_against(journal)
         refuse_replaced(journal, followed(data))
+        refuse_unanchored(journal, anchors)
         history.catch_up(journal, progress=lambda seq, end: progress("history", seq, end))
         with history.all_cores():
             keys = load_keys(data, journal, history, progress)
@@ -124,7 +127,7 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
         return parts
 
 
-def _open_files(data: Path, settings: Settings) -> tuple[Journal, History]:
+def _open_files(data: Path, settings: Settings, anchors: Sequence[Anchor]) -> tuple[Journal, History]:
     """The journal, verified from where DuckDB stands: what DuckDB has applied was verified and durable before.
 
     DuckDB is opened on the way, under the directory's lock. That the journal has the very records where DuckDB and the
@@ -148,7 +151,7 @@ def _open_files(data: Path, settings: Settings) -> tuple[Journal, History]:
             )
         )
         applied = opened[0].position.seq
-        return applied, max([applied, *(one.position.seq for one in saved)])
+        return applied, max([applied, *(one.position.seq for one in saved), *(one.seq for one in anchors)])
 
     try:
         journal = Journal.open(

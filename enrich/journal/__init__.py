@@ -5,6 +5,15 @@ durability; it never knows what an event means to a window, a policy or a caller
 """
 
 from enrich.journal._saved import SavedKeys, keys_position, read_keys, write_keys
+from enrich.journal.anchors import (
+    Anchor,
+    AnchorProblem,
+    anchor_problem,
+    directory_anchor,
+    newest_anchors,
+    parse_anchor,
+    read_anchors,
+)
 from enrich.journal.aside import aside_name, give_up
 from enrich.journal.bodies import PreparedRecord
 from enrich.journal.bodycheck import Problem
@@ -19,7 +28,8 @@ from enrich.journal.records import Record
 from enrich.journal.verify import VerifyReport, verify
 
 __all__ = [
-    "Appended", "CutPlan", "DirectoryLock", "Disk", "GivenUp", "Identity", "Journal", "KeyStore", "Position",
-    "PreparedRecord", "Problem", "Record", "Reservation", "SavedKeys", "VerifyReport", "aside_name", "give_up",
-    "keys_position", "plan_cut", "read_identity", "read_keys", "verify", "write_keys",
+    "Anchor", "AnchorProblem", "Appended", "CutPlan", "DirectoryLock", "Disk", "GivenUp", "Identity", "Journal",
+    "KeyStore", "Position", "PreparedRecord", "Problem", "Record", "Reservation", "SavedKeys", "VerifyReport",
+    "anchor_problem", "aside_name", "directory_anchor", "give_up", "keys_position", "newest_anchors", "parse_anchor",
+    "plan_cut", "read_anchors", "read_identity", "read_keys", "verify", "write_keys",
 ]  # fmt: skip

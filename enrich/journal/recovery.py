@@ -138,7 +138,7 @@ def recover(directory: Path, identity: Identity, disk: Disk, verified_through: i
         raise corrupt(problem.reason, problem.file, problem.line, problem.seq)
     if start.end.seq < followed:
         raise JournalBehindError(
-            f"followers have record {followed}, the journal ends at {start.end.seq}",
+            f"followers or anchors have record {followed}, the journal ends at {start.end.seq}",
             hint="put back the journal's files: records that were acknowledged are missing",
             seq=followed,
         )

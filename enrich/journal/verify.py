@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from enrich.errors import EnrichError, JournalCorruptError, NewerFormatError
+from enrich.journal.anchors import Anchor, AnchorCheck, AnchorProblem
 from enrich.journal.bodycheck import BodyCheck, Problem
 from enrich.journal.format import Position, genesis_hash
 from enrich.journal.identity import FILE, Identity, journal_files, read_identity
@@ -30,6 +31,7 @@ class VerifyReport:
         head: the last record that verifies.
         torn_bytes: bytes after the last newline.
         unnamed_sidecars: sidecars that no line names.
+        anchors: how many anchors it was held against, and `anchor_problems` where it is not what they say.
     """
 
     journal_id: str
@@ -41,13 +43,17 @@ class VerifyReport:
     sidecars: int = 0
     torn_bytes: int = 0
     unnamed_sidecars: int = 0
+    anchors: int = 0
+    anchor_problems: list[AnchorProblem] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        return not self.problems
+        return not self.problems and not self.anchor_problems
 
 
-def verify(directory: Path, *, progress: Progress | None = None) -> VerifyReport:
+def verify(
+    directory: Path, *, anchors: Sequence[Anchor] = (), progress: Progress | None = None
+) -> VerifyReport:
     """Check everything: identity, manifests, file digests, chain, bodies, leaf hashes, sidecars row by row.
 
     Nothing is changed and no lock is taken: it may run beside a live engine, whose newest record may then appear as
@@ -55,6 +61,7 @@ def verify(directory: Path, *, progress: Progress | None = None) -> VerifyReport
 
     Args:
         directory: DATA.
+        anchors: heads that were kept elsewhere: the journal has to have those very records.
         progress: called with (bytes done, bytes in all).
 
     Raises:
@@ -69,15 +76,19 @@ def verify(directory: Path, *, progress: Progress | None = None) -> VerifyReport
         return VerifyReport("", Position(0, ""), [Problem(FILE, None, None, "the file is missing")])
     except JournalCorruptError as error:
         return VerifyReport("", Position(0, ""), [_problem(error)])
-    return _Walk(files, identity, progress).run(manifests, rest)
+    return _Walk(files, identity, anchors, progress).run(manifests, rest)
 
 
 class _Walk:
-    def __init__(self, files: Path, identity: Identity, progress: Progress | None) -> None:
+    def __init__(
+        self, files: Path, identity: Identity, anchors: Sequence[Anchor], progress: Progress | None
+    ) -> None:
         self._files = files
         self._identity = identity
         self._progress = progress
         self._check = BodyCheck(files, identity.hash_key, every_row=True)
+        self._count = len(anchors)
+        self._anchors = AnchorCheck(anchors, identity.journal_id)
         self._problems: list[Problem] = []
         self._named: set[str] = set()
         self._records = self._events = self._done = self._total = self._torn = 0
@@ -103,7 +114,8 @@ class _Walk:
         problems = [*self._problems, *self._check.problems()]
         return VerifyReport(
             self._identity.journal_id, state.end, problems, len(numbers), self._records, self._events,
-            self._check.sidecars, self._torn, len(present - self._named),
+            self._check.sidecars, self._torn, len(present - self._named), self._count,
+            self._anchors.problems(state.end.seq),
         )  # fmt: skip
 
     def _segment(self, number: int, manifest: Manifest | None, walk: Scan) -> None:
@@ -117,6 +129,7 @@ class _Walk:
             self._problems.append(Problem(path.name, None, None, "the file does not have its manifest's digest"))
         for line in scan(path, walk):
             self._check.see(path.name, line)
+            self._anchors.see(line.header)
             self._records += 1
             if line.header.type == "events":
                 self._events += line.header.count

@@ -57,6 +57,14 @@ _VERIFIED: Final[dict[str, Any]] = {
     "sidecars": 12,
     "torn_bytes": 0,
     "unnamed_sidecars": 0,
+    "anchors": 1,
+    "anchor_problems": [],
+}
+_ANCHOR: Final[dict[str, Any]] = {
+    "journal_id": "6f1b0d52a8c94e7fb3d1c0a95e2f4c11",
+    "seq": 184467,
+    "hash": "9c2f6f0cbb2c1c5dfb8ad4a4a3d3b64a2e4f0f0f5b0f6d8bb1f7c0a1e5a4d2c3",
+    "at": "2026-11-20T10:00:00.123456Z",
 }
 _BODY_REFUSALS: Final = {
     400: "`invalid_json`, `duplicate_key`, `too_deep`, `invalid_utf8`, `number_not_finite`, `number_not_exact`",
@@ -295,9 +303,30 @@ def _operator_calls() -> list[Call]:
     verify = operation(
         "operations",
         "Verify the journal",
-        "Reads the whole journal in a process of its own: chain, bodies, sidecars, manifests. One at a time.",
+        "Reads the whole journal in a process of its own: chain, bodies, sidecars, manifests. One at a time. With "
+        "anchors in the body, it has to have those very records.",
+        request=body(
+            {
+                "application/json": (
+                    {"type": "object", "properties": {"anchors": {"type": "array", "items": ref("Anchor")}}},
+                    {"anchored": {"anchors": [_ANCHOR]}},
+                )
+            },
+            required=False,
+        ),
         answers=answer("What was verified.", ref("VerifyAnswer"), _VERIFIED),
-        refusals={},
+        refusals={
+            400: "`invalid_anchor`, `unexpected_body`, or a body that is no JSON",
+            413: "`body_too_large`: more than 1 MiB",
+        },
+    )
+    anchor = operation(
+        "operations",
+        "The journal's head, to keep elsewhere",
+        "The last durable record. Kept where whoever can write the data directory can't, it shows later that the "
+        "journal was replaced or cut: `enrich journal verify --anchor`, setting `anchors`.",
+        answers=answer("The anchor.", ref("Anchor"), _ANCHOR),
+        refusals={400: "`nothing_recorded`, `unknown_parameter`"},
     )
     health = operation(
         "operations",
@@ -344,6 +373,7 @@ def _operator_calls() -> list[Call]:
         Call("POST", "/v1/reload", "reload", "admin", reload),
         Call("POST", "/v1/check", "check", "admin", check),
         Call("POST", "/v1/journal/verify", "journal_verify", "admin", verify),
+        Call("GET", "/v1/journal/anchor", "journal_anchor", "read", anchor),
         Call("GET", "/health", "health", None, health),
         Call("GET", "/health/live", "health_live", None, live),
         Call("GET", "/health/ready", "health_ready", None, ready),

@@ -48,6 +48,7 @@ def handlers(runtime: Runtime) -> dict[str, Handler]:
         "reload": operations.reload,
         "check": operations.check,
         "journal_verify": operations.verify,
+        "journal_anchor": operations.anchor,
         "health": operations.health,
         "health_live": operations.live,
         "health_ready": operations.ready,

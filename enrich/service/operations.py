@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, Final
 
@@ -13,14 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from enrich.errors import BadRequestError, BusyError, IndexNotReadyError
-from enrich.journal import VerifyReport, verify
+from enrich.events.json import strict_loads
+from enrich.journal import Anchor, VerifyReport, parse_anchor, verify
 from enrich.service.answers import Answer, json_answer
 from enrich.service.requests import query, read_body
 from enrich.service.runtime import Runtime
 
 __all__ = ["OperatorRoutes", "verify_body"]
 
-
+#: of a few thousand anchors
+_MAX_ANCHOR_BYTES: Final = 1 << 20
 #: how a warning of the engine's begins, to its code
 _WARNINGS: Final = {
     "reload failed": "definitions_refused",
@@ -56,14 +59,19 @@ class OperatorRoutes:
 
     async def verify(self, request: Request) -> Response:
         """Verifies the whole journal, in a process of its own so that no request waits for it."""
-        await _bare(request)
+        anchors = await _anchors(request)
         if self._verifying.locked():
             raise BusyError("the journal is being verified already")
         async with self._verifying:
             loop = asyncio.get_running_loop()
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                report = await loop.run_in_executor(process, verify, self._engine.directory)
+                report = await loop.run_in_executor(process, partial(verify, self._engine.directory, anchors=anchors))
         return json_answer(verify_body(report))
+
+    async def anchor(self, request: Request) -> Response:
+        """The last durable record, to be kept elsewhere."""
+        query(request, ())
+        return json_answer((await self._runtime.reads.run(self._engine.anchor)).body())
 
     async def health(self, request: Request) -> Response:
         """OPA's health: an empty object once the engine answers exactly."""
@@ -115,7 +123,21 @@ def verify_body(report: VerifyReport) -> dict[str, Any]:
         "sidecars": report.sidecars,
         "torn_bytes": report.torn_bytes,
         "unnamed_sidecars": report.unnamed_sidecars,
+        "anchors": report.anchors,
+        "anchor_problems": [asdict(problem) for problem in report.anchor_problems],
     }
+
+
+async def _anchors(request: Request) -> list[Anchor]:
+    """The anchors of a body `{"anchors": [...]}`; none without a body."""
+    query(request, ())
+    body = await read_body(request, _MAX_ANCHOR_BYTES)
+    if not body.strip():
+        return []
+    document = strict_loads(body, max_bytes=_MAX_ANCHOR_BYTES)
+    if type(document) is not dict or list(document) != ["anchors"] or type(document["anchors"]) is not list:
+        raise BadRequestError('this call takes no body, or {"anchors": [...]}', code="unexpected_body")
+    return [parse_anchor(one, f"anchor {i}") for i, one in enumerate(document["anchors"])]
 
 
 async def _bare(request: Request) -> None:

@@ -135,6 +135,14 @@ def components() -> dict[str, Schema]:
             }
         ),
         "CheckAnswer": _object({"compared": _COUNT, "differences": {"type": "array", "items": {"type": "string"}}}),
+        "Anchor": _object(
+            {
+                "journal_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+                "seq": _COUNT | {"description": "of the last durable record"},
+                "hash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                "at": {"type": "string", "format": "date-time", "description": "when that was recorded"},
+            }
+        ),
         "VerifyAnswer": {
             "type": "object",
             "required": ["ok", "problems"],

@@ -45,6 +45,7 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("POST", "/v1/reload", "admin"),
     ("POST", "/v1/check", "admin"),
     ("POST", "/v1/journal/verify", "admin"),
+    ("GET", "/v1/journal/anchor", "read"),
     ("GET", "/metrics", "admin"),
 ]
 
