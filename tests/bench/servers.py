@@ -9,14 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-__all__ = ["Load", "echo_server", "enrich_server", "free_port", "wrk"]
+__all__ = ["Load", "echo_server", "enrich_server", "free_port", "opa_server", "wrk"]
 
 _LATENCY = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)$", re.M)
 _UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6}
@@ -56,10 +56,21 @@ def echo_server(kind: str) -> Iterator[str]:
 
 
 @contextmanager
-def enrich_server(data: Path, queries: str = "queries") -> Iterator[str]:
+def enrich_server(
+    data: Path, queries: str = "queries", policies: Path | str = "policies", arguments: Sequence[str] = ()
+) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "enrich", "serve", "--data", str(data), "--queries", queries]
-    command += ["--policies", "policies", "--port", str(port)]
+    command += ["--policies", str(policies), "--port", str(port), *arguments]
+    with _server(command, f"http://127.0.0.1:{port}/health") as url:
+        yield url.removesuffix("/health")
+
+
+@contextmanager
+def opa_server(policies: Path) -> Iterator[str]:
+    """A real OPA with a directory of policies."""
+    port = free_port()
+    command = ["opa", "run", "--server", "--addr", f"127.0.0.1:{port}", "--log-level", "error", str(policies)]
     with _server(command, f"http://127.0.0.1:{port}/health") as url:
         yield url.removesuffix("/health")
 
