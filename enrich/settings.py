@@ -150,8 +150,15 @@ class Settings(BaseSettings):
     )
 
     # Who evaluates, and what is a decision
-    evaluator: Literal["embedded"] = Field(
-        default="embedded", description="What evaluates policies: `embedded`, in processes of the engine's own."
+    evaluator: Literal["embedded", "opa"] = Field(
+        default="embedded",
+        description="What evaluates policies: `embedded`, in processes of the engine's own; `opa`, a real OPA.",
+    )
+    opa_path: str = Field(default="opa", min_length=1, description="The `opa` executable, or its name on PATH.")
+    opa_url: str | None = Field(
+        default=None,
+        description="Where an OPA listens that others run, `http://127.0.0.1:8181` or `unix:///run/opa.sock`; without "
+        "it the evaluator `opa` starts one of its own.",
     )
     decision_paths: Rules = Field(
         default=("decision", "allow"),

@@ -9,9 +9,20 @@ from enrich.decisions.answered import Answered, AnsweredKeys, check_key
 from enrich.decisions.embedded import EmbeddedEvaluator
 from enrich.decisions.evaluators import evaluator_of
 from enrich.decisions.locks import EntityLocks
+from enrich.decisions.opa import OpaEvaluator
 from enrich.decisions.paths import DecisionPaths
 from enrich.decisions.policies import PolicySet, load_policies, policy_set
-from enrich.decisions.protocol import DataPath, Defined, Evaluator, Failed, Outcome, Prepared, Undefined
+from enrich.decisions.protocol import (
+    Condition,
+    DataPath,
+    Defined,
+    Evaluator,
+    Failed,
+    Outcome,
+    Prepared,
+    Undefined,
+    Watched,
+)
 from enrich.decisions.reads import Reads, reads_of
 from enrich.decisions.record import Question, decision_body, path_text
 from enrich.decisions.verdict import Cause, DecisionName, Verdict, judge, refuse
@@ -20,6 +31,7 @@ __all__ = [
     "Answered",
     "AnsweredKeys",
     "Cause",
+    "Condition",
     "DataPath",
     "DecisionName",
     "DecisionPaths",
@@ -28,6 +40,7 @@ __all__ = [
     "EntityLocks",
     "Evaluator",
     "Failed",
+    "OpaEvaluator",
     "Outcome",
     "PolicySet",
     "Prepared",
@@ -35,6 +48,7 @@ __all__ = [
     "Reads",
     "Undefined",
     "Verdict",
+    "Watched",
     "check_key",
     "decision_body",
     "evaluator_of",

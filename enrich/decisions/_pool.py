@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,9 @@ from enrich.decisions._worker import LENGTH
 
 __all__ = ["Worker", "WorkerDiedError", "WorkerPool", "WorkerTimeoutError"]
 
+#: so many evaluations abandoned in so short a time are no accident
+_MANY: Final = 4
+_RECENT_SECONDS: Final = 60.0
 _SCRIPT: Final = str(Path(__file__).with_name("_worker.py"))
 
 
@@ -126,14 +130,25 @@ class WorkerPool:
     Args:
         start: makes a worker ready.
         limit: how many at most; further callers wait for one.
+        clock: seconds that only rise.
+
+    Attributes:
+        replaced: workers that ended, or were ended, outside of `close`; another one takes their place when it is asked.
+        abandoned: those of them that did not answer in time.
     """
 
-    def __init__(self, start: Callable[[], Worker], limit: int) -> None:
+    def __init__(
+        self, start: Callable[[], Worker], limit: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._start = start
+        self._clock = clock
         self._free = threading.BoundedSemaphore(limit)
         self._idle: list[Worker] = []
         self._lock = threading.Lock()
         self._closed = False
+        self.replaced = 0
+        self.abandoned = 0
+        self._abandoned_at: deque[float] = deque(maxlen=_MANY)
         self._end_idle = weakref.finalize(self, _end_all, self._idle)
 
     def add(self, worker: Worker) -> None:
@@ -156,8 +171,13 @@ class WorkerPool:
             if worker is not None and not worker.alive():
                 worker.end()
                 worker = None
+                self._replace(abandoned=False)
             worker = worker or self._start()
-            reply = worker.ask(request, given, max(0.001, deadline - time.monotonic()))
+            try:
+                reply = worker.ask(request, given, max(0.001, deadline - time.monotonic()))
+            except (WorkerDiedError, WorkerTimeoutError) as error:
+                self._replace(abandoned=isinstance(error, WorkerTimeoutError))
+                raise
             with self._lock:
                 kept = not self._closed
                 if kept:
@@ -167,6 +187,19 @@ class WorkerPool:
             return reply
         finally:
             self._free.release()
+
+    def too_many_abandoned(self) -> bool:
+        """Whether four evaluations or more did not end in time within the last minute."""
+        with self._lock:
+            times = self._abandoned_at
+            return len(times) == _MANY and self._clock() - times[0] < _RECENT_SECONDS
+
+    def _replace(self, *, abandoned: bool) -> None:
+        with self._lock:
+            self.replaced += 1
+            if abandoned:
+                self.abandoned += 1
+                self._abandoned_at.append(self._clock())
 
     def close(self) -> None:
         """End idle workers now and busy ones after their request; later requests are served and leave no worker."""

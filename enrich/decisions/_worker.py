@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-__all__ = ["LENGTH", "AnswerError", "decode_answer", "size"]
+__all__ = ["LENGTH", "AnswerError", "decode_answer", "decode_json", "size"]
 
 LENGTH: Final = struct.Struct(">I")
 #: an error that the interpreter writes where a value should stand
@@ -131,8 +131,20 @@ def decode_answer(text: str) -> Any:
         AnswerError: no JSON, a key twice, or a number that no double can hold.
     """
     try:
-        return _DECODER.decode(text)["expressions"][0]
-    except (json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+        return decode_json(text)["expressions"][0]
+    except (KeyError, IndexError, TypeError) as error:
+        raise AnswerError("the answer is not JSON") from error
+
+
+def decode_json(text: str) -> Any:
+    """A document with integers as they are and other numbers as the nearest double.
+
+    Raises:
+        AnswerError: no JSON, a key twice, or a number that no double can hold.
+    """
+    try:
+        return _DECODER.decode(text)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise AnswerError("the answer is not JSON") from error
 
 

@@ -17,7 +17,7 @@ from enrich.decisions._plan import check_plan, rule_paths
 from enrich.decisions._pool import Worker, WorkerDiedError, WorkerPool, WorkerTimeoutError
 from enrich.decisions._shape import boolean_rules
 from enrich.decisions.policies import PolicySet, leaves
-from enrich.decisions.protocol import EMBEDDED, TIMED_OUT, DataPath, Defined, Failed, Outcome, Undefined
+from enrich.decisions.protocol import EMBEDDED, TIMED_OUT, Condition, DataPath, Defined, Failed, Outcome, Undefined
 from enrich.decisions.reads import Reads, reads_of
 from enrich.errors import PolicyError
 
@@ -123,6 +123,12 @@ class EmbeddedPolicies:
     def reads(self, path: DataPath) -> Reads | None:
         """See `Prepared.reads`."""
         return self._reads.get(path)
+
+    def condition(self) -> Condition:
+        """See `Watched.condition`."""
+        pool = self._pool
+        reasons = ("policies do not end: 4 evaluations or more were abandoned within the last 60 s",)
+        return Condition(reasons if pool.too_many_abandoned() else (), pool.replaced, pool.abandoned)
 
     def close(self) -> None:
         """End the workers; evaluations under way still get their answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enrich.decisions.embedded import EmbeddedEvaluator
+from enrich.decisions.opa import OpaEvaluator
 from enrich.decisions.protocol import Evaluator
 from enrich.settings import Settings
 
@@ -10,7 +11,13 @@ __all__ = ["evaluator_of"]
 
 
 def evaluator_of(settings: Settings) -> Evaluator:
-    """An evaluator as `evaluator` in the settings says; whoever prepares policies with it closes what is prepared."""
+    """An evaluator as `evaluator` in the settings says; whoever prepares policies with it closes what is prepared.
+
+    Raises:
+        ConfigError: what the settings say of it can't be.
+    """
     match settings.evaluator:
         case "embedded":
             return EmbeddedEvaluator()
+        case "opa":
+            return OpaEvaluator(path=settings.opa_path, url=settings.opa_url)

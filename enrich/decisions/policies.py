@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from enrich.decisions._yaml import yaml_loads
-from enrich.errors import BadRequestError, NumberNotExactError, PolicyError
+from enrich.errors import BadRequestError, NumberNotExactError, PolicyError, show
 from enrich.events.json import strict_loads
 
 __all__ = ["PolicySet", "load_policies", "policy_set"]
@@ -35,6 +35,7 @@ class PolicySet:
     packages: Mapping[str, tuple[str, ...]]  # file name to package path
     data: Mapping[str, Any]
     version: str  # "sha256:..."
+    revision: str | None = None  # the one that a `.manifest` names
 
 
 def load_policies(directory: Path, *, tests: bool = False) -> PolicySet:
@@ -60,7 +61,22 @@ def load_policies(directory: Path, *, tests: bool = False) -> PolicySet:
             modules[name.as_posix()] = _text(path, name.as_posix())
         elif path.name in _DATA_FILES:
             _merge(data, _document(path, name), name.as_posix())
-    return policy_set(modules, data)
+    return replace(policy_set(modules, data), revision=_revision(directory))
+
+
+def _revision(directory: Path) -> str | None:
+    """The revision in a directory's `.manifest`; None without."""
+    path = directory / ".manifest"
+    if not path.is_file():
+        return None
+    raw = path.read_bytes()
+    try:
+        revision = strict_loads(raw, max_bytes=len(raw)).get("revision")
+    except (BadRequestError, NumberNotExactError, AttributeError) as error:
+        raise PolicyError("`.manifest` is no JSON object", code="invalid_data", file=".manifest") from error
+    if revision is not None and not isinstance(revision, str):
+        raise PolicyError(f"`.manifest` has revision {show(revision)}, not a string", code="invalid_data")
+    return revision or None
 
 
 def policy_set(modules: Mapping[str, str], data: Mapping[str, Any] | None = None) -> PolicySet:

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol, runtime_checkable
 
 from enrich.decisions.policies import PolicySet
 from enrich.decisions.reads import Reads
 from enrich.errors import EvaluationError
 
-__all__ = ["DataPath", "Defined", "Evaluator", "Failed", "Outcome", "Prepared", "Undefined"]
+__all__ = [
+    "Circuit",
+    "Condition",
+    "DataPath",
+    "Defined",
+    "Evaluator",
+    "Failed",
+    "Outcome",
+    "Prepared",
+    "Undefined",
+    "Watched",
+]
 
 #: a path in the data document, `("gantral", "authority", "decision")`; empty is the whole document
 DataPath = tuple[str, ...]
@@ -89,6 +100,33 @@ class Prepared(Protocol):
     def close(self) -> None: ...
 
 
+Circuit = Literal["closed", "half_open", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How prepared policies fare.
+
+    Attributes:
+        reasons: why they can't be relied on to answer; empty when they can.
+        replaced: processes that ended, or were ended, and had to be started anew.
+        abandoned: evaluations that were given up because they took too long.
+        circuit: whether calls are let through to a separate evaluator; `closed` means that they are.
+    """
+
+    reasons: tuple[str, ...] = ()
+    replaced: int = 0
+    abandoned: int = 0
+    circuit: Circuit = "closed"
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """Prepared policies that can say how they fare: those that something beside the engine evaluates."""
+
+    def condition(self) -> Condition: ...
+
+
 class Evaluator(Protocol):
     """A way to evaluate policies. `name` and `version` go into every recorded decision."""
 
@@ -107,3 +145,4 @@ class Evaluator(Protocol):
 TIMED_OUT: Final = "eval_cancel_error"
 #: what evaluators are called in settings
 EMBEDDED: Final = "embedded"
+OPA: Final = "opa"

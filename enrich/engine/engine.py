@@ -20,7 +20,7 @@ from enrich.engine.contexts import Contexts
 from enrich.engine.gate import Gate
 from enrich.engine.live import Live
 from enrich.engine.ordering import Ordering
-from enrich.engine.policies import LivePolicies
+from enrich.engine.policies import LivePolicies, evaluator_stats
 from enrich.engine.readiness import readiness
 from enrich.engine.recorder import Events, Recorder
 from enrich.engine.reload import reload
@@ -506,6 +506,7 @@ class Engine:
             "idempotency_keys": len(self.gate.answered),
             "lag_events": max(0, self._state.seq - self.follower.applied.seq),
             "keys": len(self.keys),
+            "evaluator": evaluator_stats(self._state.policies),
             "index": self._state.live.index.stats(),
         }
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from enrich.decisions import DataPath, DecisionPaths, Prepared, evaluator_of, load_policies
+from enrich.decisions import Condition, DataPath, DecisionPaths, Prepared, Watched, evaluator_of, load_policies
 from enrich.settings import Settings
 
-__all__ = ["LivePolicies", "prepare_policies"]
+__all__ = ["LivePolicies", "evaluator_stats", "prepare_policies"]
+
+_CIRCUITS: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,16 @@ class LivePolicies:
     def boolean(self, path: DataPath) -> bool:
         """Whether who asks at a path expects true or false."""
         return path[-1] == "allow" or path in self.prepared.booleans
+
+    def condition(self) -> Condition:
+        """How their evaluator fares; one that can't say is well."""
+        return self.prepared.condition() if isinstance(self.prepared, Watched) else Condition()
+
+    def same_as(self, other: LivePolicies | None) -> bool:
+        """Whether they have the same text, and their bundle the same revision."""
+        ours = self.prepared.policies
+        theirs = None if other is None else other.prepared.policies
+        return theirs is not None and (ours.version, ours.revision) == (theirs.version, theirs.revision)
 
     def close(self) -> None:
         """Let go of them; what they still evaluate comes to its end."""
@@ -54,3 +67,14 @@ def prepare_policies(directory: Path | None, settings: Settings) -> LivePolicies
         prepared.close()
         raise
     return LivePolicies(prepared, decisions, {"name": evaluator.name, "version": evaluator.version})
+
+
+def evaluator_stats(policies: LivePolicies | None) -> dict[str, int]:
+    """Figures of the live policies' evaluator for metrics; those in `_total` begin anew with other policies."""
+    condition = Condition() if policies is None else policies.condition()
+    return {
+        "ready": int(not condition.reasons),
+        "circuit": _CIRCUITS[condition.circuit],
+        "replaced_total": condition.replaced,
+        "abandoned_total": condition.abandoned,
+    }

@@ -30,6 +30,8 @@ def readiness(engine: Engine, state: State, problems: Sequence[str], merging: st
         reasons.append(str(engine.journal.failed))
     if engine.clock_behind:
         reasons.append(f"the system clock lies {engine.journal.clock_behind_us // 1_000_000} s behind the journal")
+    if state.policies is not None:
+        reasons += state.policies.condition().reasons
     warnings = [f"reload failed: {p}" for p in problems]
     failure = engine.follower.error
     if failure is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -22,7 +23,7 @@ from enrich.engine.startup import (
 from enrich.engine.state import State
 from enrich.errors import ConfigError, EnrichError, PolicyError
 from enrich.events import EventBatch
-from enrich.signals import DefinitionErrors, load_catalog
+from enrich.signals import Catalog, DefinitionErrors, load_catalog
 from enrich.windows import Index
 
 if TYPE_CHECKING:
@@ -55,13 +56,28 @@ def _reload(engine: Engine, parts: Parts, state: State) -> ReloadReport:
     live = engine.live
     catalog = load_catalog(parts.queries)
     check_retention(catalog, parts.settings)
-    policies = prepare_policies(parts.policies, parts.settings)
     new_catalog = catalog.version != live.catalog.version
-    if not new_catalog and _version(policies) == _version(state.policies):
-        return _report(engine, False, [])
-    if not new_catalog:
-        _go_live(parts, state, live, policies)
-        return _report(engine, True, [])
+    with ExitStack() as stack:
+        policies = prepare_policies(parts.policies, parts.settings)
+        stack.callback(_let_go, policies, state)
+        if not new_catalog and (policies is None or policies.same_as(state.policies)):
+            return _report(engine, False, [])
+        if new_catalog:
+            _with_catalog(engine, parts, state, catalog, policies)
+        else:
+            _go_live(parts, state, live, policies)
+    return _report(engine, True, [])
+
+
+def _let_go(policies: LivePolicies | None, state: State) -> None:
+    """End what was prepared, unless it went live."""
+    if policies is not None and policies is not state.policies:
+        policies.close()
+
+
+def _with_catalog(
+    engine: Engine, parts: Parts, state: State, catalog: Catalog, policies: LivePolicies | None
+) -> None:
     position = engine.caught_up(_CATCH_UP_SECONDS)
     index = index_from_duckdb(catalog, parts.settings, parts.history, lambda what, done, total: None, at_seq=position)
     seen = max(position, link_tail(index, parts.journal.read(after=position)))
@@ -77,7 +93,6 @@ def _reload(engine: Engine, parts: Parts, state: State) -> ReloadReport:
     finally:
         with state.order:
             state.ordered = None
-    return _report(engine, True, [])
 
 
 def _catch_up(parts: Parts, state: State, index: Index, seen: int) -> None:

@@ -61,6 +61,7 @@ class Metrics:
 
     Args:
         engine_stats: read at each scrape: name to number, or to a mapping of the same; see `Engine.stats`.
+            What ends in `_total` is a counter.
     """
 
     def __init__(self, engine_stats: Callable[[], Mapping[str, Any]]) -> None:
@@ -127,7 +128,8 @@ class Metrics:
         for name, (documentation, read) in sorted(self._gauges.items()):
             yield GaugeMetricFamily(name, documentation, value=read())
         for name, value in sorted(_flat("enrich", self._engine_stats())):
-            yield GaugeMetricFamily(name, f"Engine figure `{name.removeprefix('enrich_')}`.", value=value)
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield family(name, f"Engine figure `{name.removeprefix('enrich_')}`.", value=value)
 
 
 def _counter(name: str, documentation: str, label: str, counts: Mapping[str, int]) -> CounterMetricFamily:
