@@ -209,10 +209,12 @@ def _failed(code: str, message: str, causes: list[tuple[str, str]] | None = None
 
 
 def _request(path: DataPath, input_json: bytes | None, strict: bool) -> bytes:
-    options = "&strict-builtin-errors=true" if strict else ""
+    target = document_target(path) + "?provenance=true" + ("&strict-builtin-errors=true" if strict else "")
+    if input_json == b"null":  # which in a body is no input at all
+        return f"GET {target}&input=null HTTP/1.1\r\nHost: opa\r\n\r\n".encode("ascii")
     body = b"{}" if input_json is None else b'{"input":%b}' % input_json
     head = (
-        f"POST {document_target(path)}?provenance=true{options} HTTP/1.1\r\nHost: opa\r\n"
+        f"POST {target} HTTP/1.1\r\nHost: opa\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode("ascii") + body

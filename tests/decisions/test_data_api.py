@@ -12,12 +12,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from enrich.decisions import EmbeddedEvaluator, Prepared, load_policies
+from enrich.decisions import EmbeddedEvaluator, OpaEvaluator, Prepared, load_policies
 from enrich.decisions.data_api import ABSENT, DataAnswer, Redirect, answer, read, refusal
 from enrich.decisions.protocol import TIMED_OUT, Failed
 from enrich.errors import EnrichError
 from enrich.events.json import strict_loads
-from tests.decisions.opa_server import ask, serve_opa
+from tests.decisions.opa_server import ask, opa_binary, serve_opa
 
 POLICIES = Path(__file__).parent / "opa"
 LOADS = functools.partial(strict_loads, max_bytes=1 << 20)
@@ -169,9 +169,12 @@ def opa_port() -> Iterator[int]:
         yield port
 
 
-@pytest.fixture(scope="module")
-def policies() -> Prepared:
-    return EmbeddedEvaluator().prepare(load_policies(POLICIES))
+@pytest.fixture(scope="module", params=["embedded", "opa"])
+def policies(request: pytest.FixtureRequest) -> Iterator[Prepared]:
+    evaluator = EmbeddedEvaluator() if request.param == "embedded" else OpaEvaluator(path=opa_binary())
+    prepared = evaluator.prepare(load_policies(POLICIES))
+    yield prepared
+    prepared.close()
 
 
 def theirs(port: int, call: Call) -> tuple[int, str | None, Any]:

@@ -13,9 +13,19 @@ from typing import Any
 
 import pytest
 
-from enrich.decisions import Defined, EmbeddedEvaluator, Failed, Outcome, Undefined, load_policies, policy_set
+from enrich.decisions import (
+    Condition,
+    Defined,
+    EmbeddedEvaluator,
+    Failed,
+    Outcome,
+    Undefined,
+    load_policies,
+    policy_set,
+)
 from enrich.decisions._arity import ARITIES
 from enrich.decisions.embedded import EmbeddedPolicies
+from enrich.decisions.protocol import TIMED_OUT
 from enrich.errors import PolicyError
 from tests.decisions.opa_server import opa_binary
 
@@ -345,3 +355,38 @@ def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         load_policies(tmp_path / "none")
     assert caught.value.error_code == "not_found"
+
+
+_ENDLESS = """\
+x if {
+    input.y
+    count([1 | some i in numbers.range(1, 3000); some j in numbers.range(1, 3000); some k in [i, j]]) > 0
+}
+"""
+
+
+def test_evaluations_that_do_not_end_are_counted_and_four_in_a_minute_are_too_many() -> None:
+    prepared = EmbeddedEvaluator(workers=2).prepare(policy_set({"p.rego": HEAD + _ENDLESS + "\nz := 1"}))
+    now = 1000.0
+    prepared._pool._clock = lambda: now
+    for abandoned in range(4):
+        assert prepared.condition() == Condition(replaced=abandoned, abandoned=abandoned)
+        outcome = prepared.evaluate(("p", "x"), b'{"y":1}', limit_seconds=0.05)
+        assert isinstance(outcome, Failed)
+        assert outcome.code == TIMED_OUT
+        now += 10
+    assert "4 evaluations or more" in prepared.condition().reasons[0]
+    assert prepared.evaluate(("p", "z"), b"{}") == Defined(1)  # it is asked nevertheless
+    now = 1060.0  # the first of the four is a minute ago
+    assert prepared.condition() == Condition(replaced=4, abandoned=4)
+    prepared.close()
+
+
+def test_a_worker_that_was_killed_is_replaced_and_counted() -> None:
+    prepared = EmbeddedEvaluator(workers=1).prepare(policy_set({"p.rego": HEAD + "x := 1"}))
+    worker = prepared._pool._idle[0]
+    os.kill(worker._process.pid, signal.SIGKILL)
+    worker._process.wait()
+    assert prepared.evaluate(("p", "x"), b"{}") == Defined(1)
+    assert prepared.condition() == Condition(replaced=1)
+    prepared.close()

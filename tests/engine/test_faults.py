@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -234,20 +233,6 @@ def test_duckdb_that_fails_shows_and_decisions_go_on(tmp_path: Path, monkeypatch
     reasons = [line["reason"] for line in logged if line["event"] == "history_not_following"]
     assert len(reasons) == 1
     assert "no such disk" in reasons[0]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB, where one may be mounted."""
-    where = tmp_path / "small"
-    where.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", os.fsencode(where), b"tmpfs", 0, b"size=24m") != 0:
-        pytest.skip(f"nothing can be mounted here: {os.strerror(ctypes.get_errno())}")
-    try:
-        yield where
-    finally:
-        libc.umount2(os.fsencode(where), 2)
 
 
 def test_a_full_disk_refuses_events_whole_and_takes_them_again_when_there_is_room(
