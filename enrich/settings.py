@@ -76,9 +76,20 @@ def _size(value: str) -> str:
     return value
 
 
+def _patterns(value: tuple[str, ...]) -> tuple[str, ...]:
+    for pattern in value:
+        if "[" in pattern or "\\" in pattern:
+            raise ValueError("names are wanted, in which `*` and `?` stand for others")
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_integer)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_separated)]
 Rules = Annotated[Names, AfterValidator(_rules)]
+Patterns = Annotated[Names, AfterValidator(_patterns)]
+BundleAlgorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "HS256", "HS384", "HS512"
+]
 Tokens = Annotated[tuple[Annotated[SecretStr, Field(min_length=1)], ...], NoDecode, BeforeValidator(_tokens)]
 DottedPath = Annotated[str, AfterValidator(_dotted)]
 Size = Annotated[str, AfterValidator(_size)]
@@ -95,7 +106,9 @@ class Settings(BaseSettings):
     data: Path = Field(default=Path("data"), description="Data directory: journal, DuckDB file, saved index.")
     queries: Path = Field(default=Path("queries"), description="Directory of signal sets (`*.sql`).")
     policies: Path | None = Field(
-        default=None, description="Directory of Rego policies; without it nothing can be decided, only enriched."
+        default=None,
+        description="Directory of Rego policies, or an OPA bundle (`bundle.tar.gz`); without it nothing can be "
+        "decided, only enriched.",
     )
     host: str = Field(
         default="127.0.0.1", min_length=1, description="Address to listen on; without tokens only loopback."
@@ -164,6 +177,26 @@ class Settings(BaseSettings):
         default=("decision", "allow"),
         description="Rules whose answers are decisions, counted and recorded: a name means that rule in every package, "
         "a dotted path that one rule. Empty: nothing is.",
+    )
+
+    # How bundles are verified
+    bundle_verification_key: Path | None = Field(
+        default=None,
+        description="File with the public key (PEM), or with the secret of an `HS` algorithm; set, policies load only "
+        "from a bundle that it verifies.",
+    )
+    bundle_verification_key_id: str | None = Field(
+        default=None, min_length=1, description="Name that the bundle's signature has to give its key; default: any."
+    )
+    bundle_verification_algorithm: BundleAlgorithm = Field(
+        default="RS256", description="What bundles are signed with: `RS`, `PS`, `ES` or `HS` and `256`, `384` or `512`."
+    )
+    bundle_verification_scope: str = Field(default="", description="Scope that the bundle's signature has to state.")
+    bundle_verification_exclude: Patterns = Field(
+        default=(), description="Files of a bundle that are not verified; `*` and `?` match within a directory."
+    )
+    bundle_skip_verification: bool = Field(
+        default=False, description="Load a signed bundle without verifying it; without a key one is refused."
     )
 
     # Who may call
@@ -297,6 +330,16 @@ class Settings(BaseSettings):
             days = getattr(self, name)
             if days is not None and days < self.retention_days:
                 raise ValueError(f"{name} `{days}` is shorter than retention_days `{self.retention_days}`")
+
+    def _bundles(self) -> Settings:
+        """INVARIANT: no setting about verification stands there and does nothing."""
+        if self.bundle_verification_key is not None:
+            if self.bundle_skip_verification:
+                raise ValueError("bundle_verification_key and bundle_skip_verification exclude each other")
+            return self
+        for name in ("key_id", "scope", "exclude"):
+            if getattr(self, f"bundle_verification_{name}"):
+                raise ValueError(f"bundle_verification_{name} is set, and bundle_verification_key is not")
         return self
 
     @property
@@ -425,6 +468,10 @@ _SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "retention_days": ("What is kept", ""),
     "input_agent": ("Where ids stand in a policy's input", "Paths are dotted keys of nested objects."),
     "decision_paths": ("What is a decision", ""),
+    "bundle_verification_key": (
+        "How bundles are verified",
+        "As the flags of `opa` do; see [bundles](../how-to/bundles.md).",
+    ),
     "tokens_ingest": (
         "Who may call",
         "Without any token every call passes, and the service listens on loopback only. With some, a scope that has"

@@ -16,6 +16,8 @@ import pytest
 from enrich.decisions import EmbeddedEvaluator, load_policies, policy_set
 from enrich.signals import load_catalog
 
+from .decisions.opa_server import opa_binary
+
 ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^```(\w+)( [^\n]*)?\n(.*?)^```$", re.M | re.S)
 #: commands that have a test of their own
@@ -91,7 +93,10 @@ def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
     if not lines:
         return
     _checkout(tmp_path)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if any(line.startswith("opa ") for line in lines):
+        path += f":{Path(opa_binary()).parent}"
+    environment = {**os.environ, "PATH": path}
     script = "set -euo pipefail\n" + "\n".join(lines)
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False

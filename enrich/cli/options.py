@@ -53,7 +53,9 @@ Token = Annotated[
 Queries = Annotated[
     Path | None, typer.Option("--queries", metavar="DIR", help="Directory of signal sets. [default: queries]")
 ]
-Policies = Annotated[Path | None, typer.Option("--policies", metavar="DIR", help="Directory of Rego policies.")]
+Policies = Annotated[
+    Path | None, typer.Option("--policies", metavar="PATH", help="Directory of Rego policies, or an OPA bundle.")
+]
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings file. [default: enrich.toml, if there is one]")
 ]

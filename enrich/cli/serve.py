@@ -45,11 +45,11 @@ def serve(
     from enrich.service import configure_logs, serve_engine  # imports that --help need not wait for
 
     configure_logs(settings.log_level, settings.log_format)
-    directories = [settings.queries] + ([settings.policies] if settings.policies is not None else [])
+    sources = [p for p in (settings.queries, settings.policies) if p is not None]
     with open_engine(settings) as engine:
         serve_engine(
             engine,
             settings,
-            watch=directories if settings.reload_watch else (),
+            watch=sources if settings.reload_watch else (),
             started=lambda where: errors().print(f"listening on {where}"),
         )

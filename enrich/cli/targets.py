@@ -132,6 +132,8 @@ def _located(error: PolicyError, policies: Path | None) -> PolicyError:
     message, file, line = error.message, detail["file"], detail.get("line")
     message = message.removeprefix(f"{file}:{line}:{detail.get('column')}: ")
     detail["file"] = str(policies / file)
+    if policies.is_file():  # of a bundle, which has its lines inside
+        return PolicyError(message, code=error.error_code, **detail)
     if "source" not in detail and isinstance(line, int):
         lines = (policies / file).read_text("utf-8", "replace").split("\n")
         detail["source"] = lines[line - 1] if 1 <= line <= len(lines) else None

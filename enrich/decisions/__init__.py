@@ -1,11 +1,12 @@
 """Policies and how they are evaluated.
 
-In: Rego modules with their base documents, a path, and the canonical bytes of an enriched input. Out: a value,
-"undefined", or a failure that is never to be read as a value. It must never know of HTTP, the journal, DuckDB or
-where history comes from.
+In: Rego modules with their base documents, from a directory or an OPA bundle; a path; the canonical bytes of an
+enriched input. Out: a value, "undefined", or a failure that is never to be read as a value. It must never know of HTTP,
+the journal, DuckDB or where history comes from.
 """
 
 from enrich.decisions.answered import Answered, AnsweredKeys, check_key
+from enrich.decisions.bundles import load_bundle, load_source
 from enrich.decisions.embedded import EmbeddedEvaluator
 from enrich.decisions.evaluators import evaluator_of
 from enrich.decisions.locks import EntityLocks
@@ -25,6 +26,7 @@ from enrich.decisions.protocol import (
 )
 from enrich.decisions.reads import Reads, reads_of
 from enrich.decisions.record import Question, decision_body, path_text
+from enrich.decisions.signatures import Verification
 from enrich.decisions.verdict import Cause, DecisionName, Verdict, judge, refuse
 
 __all__ = [
@@ -48,12 +50,15 @@ __all__ = [
     "Reads",
     "Undefined",
     "Verdict",
+    "Verification",
     "Watched",
     "check_key",
     "decision_body",
     "evaluator_of",
     "judge",
+    "load_bundle",
     "load_policies",
+    "load_source",
     "path_text",
     "policy_set",
     "reads_of",

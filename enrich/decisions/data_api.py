@@ -27,6 +27,7 @@ __all__ = [
     "DataQuery",
     "Redirect",
     "answer",
+    "provenance",
     "read",
     "refusal",
     "yaml_loads",
@@ -61,6 +62,7 @@ class DataQuery:
     metrics: bool = False
     warning: Mapping[str, str] | None = None
     dry_run: bool = False
+    provenance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +117,17 @@ def read(
         return Redirect(301, target.rstrip("/"))
     _, version, _, *segments = target.split("/")
     path = tuple(map(_segment, segments))
-    pretty = _flag(query, "pretty")
+    pretty, provenance = _flag(query, "pretty"), _flag(query, "provenance")
     if version == "v0":
         return DataQuery("v0", path, _document(body, loads_body), pretty=pretty, dry_run=dry_run)
     strict, metrics = _flag(query, "strict-builtin-errors"), _flag(query, "metrics")
     if method == "GET":
         given = query.get("input")
         document = ABSENT if not given else _loads(loads, given[-1].encode("utf-8", "surrogatepass"), "parameter")
-        return DataQuery("v1", path, document, strict, pretty, metrics, dry_run=dry_run)
+        return DataQuery("v1", path, document, strict, pretty, metrics, dry_run=dry_run, provenance=provenance)
     document = _input(_document(body, loads_body))
     warning = _INPUT_MISSING if document is ABSENT else None
-    return DataQuery("v1", path, document, strict, pretty, metrics, warning, dry_run)
+    return DataQuery("v1", path, document, strict, pretty, metrics, warning, dry_run, provenance)
 
 
 def answer(
@@ -136,6 +138,7 @@ def answer(
     metrics: Mapping[str, int] | None = None,
     warning: Mapping[str, str] | None = None,
     dry_run: bool = False,
+    provenance: Mapping[str, Any] | None = None,
 ) -> DataAnswer:
     """The answer to `query`.
 
@@ -143,6 +146,7 @@ def answer(
         metrics: timers and counters, put into the answer when the request asked for them.
         warning: stands in place of the query's own, when there is something graver to say.
         dry_run: the answer says that nothing was recorded.
+        provenance: see `provenance`, put into the answer when the request asked for it.
     """
     if isinstance(outcome, Failed) and outcome.code == TIMED_OUT:
         return DataAnswer(
@@ -174,12 +178,26 @@ def answer(
         body["dry_run"] = True
     if query.metrics and metrics is not None:
         body["metrics"] = dict(metrics)
+    if query.provenance and provenance is not None:
+        body["provenance"] = dict(provenance)
     if not isinstance(outcome, Undefined):
         body["result"] = outcome.value
     shown = warning or query.warning
     if shown is not None:
         body["warning"] = dict(shown)
     return DataAnswer(200, body)
+
+
+def provenance(version: str, policies: Mapping[str, str] | None) -> dict[str, Any]:
+    """Who answered, in OPA's form.
+
+    Args:
+        version: of the program.
+        policies: `name` and `revision` of what was asked; None when that is not known.
+    """
+    built = dict.fromkeys(("build_commit", "build_timestamp", "build_hostname"), "")
+    bundles = {} if policies is None else {policies["name"]: {"revision": policies["revision"]}}
+    return {"version": version, **built, **({"bundles": bundles} if bundles else {})}
 
 
 def refusal(error: EnrichError) -> DataAnswer:

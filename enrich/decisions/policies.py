@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import orjson
@@ -22,20 +24,30 @@ from enrich.events.json import strict_loads
 
 __all__ = ["PolicySet", "load_policies", "policy_set"]
 
-_DATA_FILES: Final = ("data.json", "data.yaml", "data.yml")
+DATA_FILES: Final = ("data.json", "data.yaml", "data.yml")
 _PACKAGE: Final = re.compile(r"^package[ \t]+([^\s#]+)", re.MULTILINE)
 _PACKAGE_PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
-    """Modules by file name, the base document, and what identifies them."""
+    """Modules by file name, the base document, and what identifies them.
+
+    Attributes:
+        packages: file name to package path.
+        version: `sha256:...` of all that decides.
+        revision: what the manifest of a bundle calls them; None where there is none.
+        wasm: the rules of a bundle that OPA compiled; its modules lack those.
+    """
 
     modules: Mapping[str, str]
-    packages: Mapping[str, tuple[str, ...]]  # file name to package path
+    packages: Mapping[str, tuple[str, ...]]
     data: Mapping[str, Any]
     version: str  # "sha256:..."
     revision: str | None = None  # the one that a `.manifest` names
+    version: str
+    revision: str | None = None
+    wasm: bytes | None = None
 
 
 def load_policies(directory: Path, *, tests: bool = False) -> PolicySet:
@@ -77,9 +89,25 @@ def _revision(directory: Path) -> str | None:
     if revision is not None and not isinstance(revision, str):
         raise PolicyError(f"`.manifest` has revision {show(revision)}, not a string", code="invalid_data")
     return revision or None
+        if is_module(path.name) or (tests and path.suffix == ".rego"):
+            modules[name.as_posix()] = module_text(path.read_bytes(), name.as_posix())
+        elif path.name in DATA_FILES:
+            add_document(data, path.read_bytes(), name.as_posix())
+    return policy_set(modules, data)
 
 
-def policy_set(modules: Mapping[str, str], data: Mapping[str, Any] | None = None) -> PolicySet:
+def is_module(name: str) -> bool:
+    """Whether a file of that name is a module that is served."""
+    return name.endswith(".rego") and not name.endswith("_test.rego")
+
+
+def policy_set(
+    modules: Mapping[str, str],
+    data: Mapping[str, Any] | None = None,
+    *,
+    revision: str | None = None,
+    wasm: bytes | None = None,
+) -> PolicySet:
     """A set from modules already in memory.
 
     Raises:
@@ -91,12 +119,18 @@ def policy_set(modules: Mapping[str, str], data: Mapping[str, Any] | None = None
     for name in sorted(modules):
         digest.update(orjson.dumps([name, modules[name]]))
     digest.update(orjson.dumps(data, option=orjson.OPT_SORT_KEYS))
-    return PolicySet(dict(modules), packages, data, f"sha256:{digest.hexdigest()}")
+    if wasm is not None:
+        digest.update(wasm)
+    return PolicySet(dict(modules), packages, data, f"sha256:{digest.hexdigest()}", revision, wasm)
 
 
-def _text(path: Path, name: str) -> str:
+def module_text(raw: bytes, name: str) -> str:
+    """
+    Raises:
+        PolicyError: `invalid_utf8`.
+    """
     try:
-        return path.read_bytes().decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise PolicyError(f"`{name}` is not UTF-8", code="invalid_utf8", file=name, byte=error.start) from error
 
@@ -114,21 +148,34 @@ def _package(name: str, text: str) -> tuple[str, ...]:
     return tuple(found[1].split("."))
 
 
-def _document(path: Path, name: Path) -> Mapping[str, Any]:
-    """The base document of one file, wrapped in the path of its directory."""
-    raw = path.read_bytes()
+def add_document(data: dict[str, Any], raw: bytes, name: str) -> None:
+    """Put the base document of one file into `data`, at the path of its directory.
+
+    Raises:
+        PolicyError: `invalid_data` or `data_conflict`.
+    """
+    value = document(raw, name)
+    for part in reversed(PurePosixPath(name).parts[:-1]):
+        value = {part: value}
+    _merge(data, value, name)
+
+
+def document(raw: bytes, name: str) -> dict[str, Any]:
+    """The object in a file of JSON or YAML.
+
+    Raises:
+        PolicyError: `invalid_data`.
+    """
     try:
         # strictly: a threshold that stands twice, or that no number holds as written, is no threshold
-        if path.suffix == ".json":
-            value = strict_loads(raw, max_bytes=len(raw))
-        else:
+        if name.endswith((".yaml", ".yml")):
             value = yaml_loads(raw, max_bytes=None)
+        else:
+            value = strict_loads(raw, max_bytes=len(raw))
     except (BadRequestError, NumberNotExactError) as error:
-        raise PolicyError(f"`{name.as_posix()}`: {error.message}", code="invalid_data", file=name.as_posix()) from error
+        raise PolicyError(f"`{name}`: {error.message}", code="invalid_data", file=name) from error
     if not isinstance(value, dict):
-        raise PolicyError(f"`{name.as_posix()}` is not an object", code="invalid_data", file=name.as_posix())
-    for part in reversed(name.parts[:-1]):
-        value = {part: value}
+        raise PolicyError(f"`{name}` is not an object", code="invalid_data", file=name)
     return value
 
 

@@ -47,7 +47,12 @@ def _body(parts: Parts, catalog: Catalog, policies: LivePolicies | None) -> dict
     texts = None
     if policies is not None:
         source = policies.prepared.policies
-        texts = {"version": source.version, "modules": dict(source.modules), "data": dict(source.data)}
+        texts = {
+            "version": source.version,
+            "revision": source.revision,
+            "modules": dict(source.modules),
+            "data": dict(source.data),
+        }
     return {
         "catalog": {"version": catalog.version, "sources": dict(catalog.sources)},
         "policies": texts,

@@ -107,7 +107,7 @@ class Engine:
         Args:
             data: the directory; None makes one that is removed on `close`.
             queries: directory of signal sets.
-            policies: directory of Rego policies; without it `decide` refuses.
+            policies: directory of Rego policies, or an OPA bundle; without it `decide` refuses.
             progress: called with (what, done, total) while a long start goes on.
 
         Raises:
@@ -325,7 +325,7 @@ class Engine:
             enriched = None if document is None else self.enrich(document)
             data = None if enriched is None else canonical_json(enriched)
             outcome = policies.prepared.evaluate(asked, data, strict_builtin_errors=strict_builtin_errors)
-            return Evaluation(outcome, enriched)
+            return Evaluation(outcome, enriched, policies.provenance)
         if document is None:
             document = {}  # which has no agent
         elif not isinstance(document, Mapping):

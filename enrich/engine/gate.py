@@ -208,7 +208,7 @@ class Gate:
                 self.answered.put(
                     asked.tag, Answered(appended.seq, taken.as_of_us, asked.request_hash, decision_id, verdict)
                 )
-            return Decision(decision_id, verdict, appended.last_seq, "recorded", stages)
+            return Decision(decision_id, verdict, appended.last_seq, "recorded", stages, policies.provenance)
 
     def _judge(
         self, asked: _Asked, taken: Taken, stages: dict[str, int]
@@ -298,8 +298,8 @@ class Gate:
     def _dry_run(self, asked: _Asked) -> Decision:
         stages: dict[str, int] = {}
         taken = self._contexts.take(asked.question.entities, asked.question.approvers)
-        verdict, _, _ = self._judge(asked, taken, stages)
-        return Decision(str(uuid4()), verdict, taken.seq, "dry_run", stages)
+        verdict, _, policies = self._judge(asked, taken, stages)
+        return Decision(str(uuid4()), verdict, taken.seq, "dry_run", stages, policies.provenance)
 
 
 def _lock_keys(asked: _Asked) -> Iterable[tuple[str, str]]:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from enrich.decisions import Condition, DataPath, DecisionPaths, Prepared, Watched, evaluator_of, load_policies
+from enrich.decisions import (
+    Condition,
+    DataPath,
+    DecisionPaths,
+    Prepared,
+    Verification,
+    Watched,
+    evaluator_of,
+    load_source,
+)
 from enrich.settings import Settings
 
 __all__ = ["LivePolicies", "evaluator_stats", "prepare_policies"]
@@ -17,7 +26,8 @@ _CIRCUITS: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 @dataclass(frozen=True, slots=True)
 class LivePolicies:
-    """Policies ready to be asked, which of their rules are decisions, and who evaluates them (name, version).
+    """Policies ready to be asked, which of their rules are decisions, who evaluates them (name, version), and what the
+    directory or bundle that they came from is called.
 
     Whoever asks reads this object once, so that a path is gated by the very policies that it is evaluated on.
     """
@@ -25,11 +35,17 @@ class LivePolicies:
     prepared: Prepared
     decisions: DecisionPaths
     evaluator: Mapping[str, str]
+    source: str = ""
 
     @property
     def version(self) -> str:
         """What identifies their text."""
         return self.prepared.policies.version
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Name of the directory or bundle, and what its manifest calls it."""
+        return {"name": self.source, "revision": self.prepared.policies.revision or ""}
 
     def boolean(self, path: DataPath) -> bool:
         """Whether who asks at a path expects true or false."""
@@ -50,17 +66,17 @@ class LivePolicies:
         self.prepared.close()
 
 
-def prepare_policies(directory: Path | None, settings: Settings) -> LivePolicies | None:
-    """The policies of a directory, ready to be asked; None without a directory.
+def prepare_policies(source: Path | None, settings: Settings) -> LivePolicies | None:
+    """The policies of a directory or bundle, ready to be asked; None without one.
 
     Raises:
         PolicyError: they do not load.
-        ConfigError: a decision path of the settings is no rule of theirs.
+        ConfigError: a decision path of the settings is no rule of theirs, or the key of bundles can't be used.
     """
-    if directory is None:
+    if source is None:
         return None
     evaluator = evaluator_of(settings)
-    prepared = evaluator.prepare(load_policies(directory))
+    prepared = evaluator.prepare(load_source(source, Verification.of(settings)))
     try:
         decisions = DecisionPaths(settings.decision_paths, prepared.rules)
     except BaseException:
@@ -78,3 +94,4 @@ def evaluator_stats(policies: LivePolicies | None) -> dict[str, int]:
         "replaced_total": condition.replaced,
         "abandoned_total": condition.abandoned,
     }
+    return LivePolicies(prepared, decisions, {"name": evaluator.name, "version": evaluator.version}, source.name)

@@ -97,11 +97,12 @@ class CheckReport:
 class Evaluation:
     """A policy's outcome where it is no decision, and the enriched input it was made on (None without any input).
 
-    Neither recorded nor counted.
+    Neither recorded nor counted. `provenance` says of which policies: their name and revision.
     """
 
     outcome: Outcome
     input: Mapping[str, Any] | None
+    provenance: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ class Decision:
         seq: nobody may hear of the decision before the journal is durable up to here.
         fate: `recorded` now, `repeated` from the record under its idempotency key, or a `dry_run` without any trace.
         stages_ns: what it spent its time on: `lock`, `context`, `evaluate`, `order`, in nanoseconds.
+        provenance: name and revision of the policies; None of a decision that is repeated.
     """
 
     decision_id: str
@@ -120,6 +122,7 @@ class Decision:
     seq: int
     fate: Literal["recorded", "repeated", "dry_run"]
     stages_ns: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    provenance: Mapping[str, str] | None = field(default=None, compare=False, repr=False)
 
     @property
     def decision(self) -> DecisionName:

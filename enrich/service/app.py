@@ -41,7 +41,7 @@ def create_app(engine: Engine, settings: Settings, *, watch: Sequence[Path] = ()
     Args:
         engine: open; it is neither opened nor closed here.
         settings: limits, queues, tokens.
-        watch: directories whose changes reload the definitions.
+        watch: directories and files whose changes reload the definitions.
 
     Raises:
         ConfigError: a token for a scope that does not exist.

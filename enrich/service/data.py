@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import version
 from time import monotonic, perf_counter_ns
 from typing import Any, Final, Literal
 from urllib.parse import parse_qs
@@ -27,6 +28,7 @@ from enrich.service.runtime import Runtime
 __all__ = ["DataRoutes"]
 
 _MAX_PARAMETERS: Final = 64
+_VERSION: Final = version("enrich")
 #: what was asked, and how long it took to read
 _Read = tuple[data_api.DataQuery | data_api.Redirect, int]
 
@@ -81,6 +83,7 @@ class DataRoutes:
             metrics=timers,
             warning=answered.verdict.warning if isinstance(answered, Decision) else None,
             dry_run=isinstance(answered, Decision) and answered.fate == "dry_run",
+            provenance=data_api.provenance(_VERSION, answered.provenance) if query.provenance else None,
         )
         response = Answer(
             orjson.dumps(answer.body, option=orjson.OPT_INDENT_2 if query.pretty else None), answer.status

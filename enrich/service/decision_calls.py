@@ -91,6 +91,7 @@ def data_calls(example: dict[str, Any]) -> list[Call]:
         parameter("pretty", "indent the answer", enum=["true", "false"]),
         parameter("strict-builtin-errors", "an error in a built-in is an error of the request", enum=["true", "false"]),
         parameter("metrics", "add how long evaluation took", enum=["true", "false"]),
+        parameter("provenance", "add the version, and the revision of the policies", enum=["true", "false"]),
         parameter("dry_run", "decide, and leave no trace: nothing is recorded or counted", enum=["true", "false"]),
         key,
     ]

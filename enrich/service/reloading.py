@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import structlog
 import watchfiles
@@ -15,6 +16,8 @@ from enrich.errors import EnrichError
 from enrich.service.metrics import Metrics
 
 __all__ = ["Reloader"]
+
+_BURST: Final[dict[str, Any]] = {"debounce": 400, "step": 100}
 
 
 class Reloader:
@@ -56,7 +59,29 @@ class Reloader:
         except Exception as error:  # noqa: BLE001 - a fault in one reload must not end the watching for the next
             self._log.error("reload failed", cause=cause, error=type(error).__name__)
 
-    async def watch(self, directories: Sequence[Path], stop: asyncio.Event) -> None:
-        """Reloads after every burst of changes, until `stop`."""
-        async for _ in watchfiles.awatch(*directories, stop_event=stop, debounce=400, step=100):
+    async def watch(self, sources: Sequence[Path], stop: asyncio.Event) -> None:
+        """Reloads after every burst of changes to directories and files, until `stop`.
+
+        A file is replaced by rename, and whoever watches the file itself is left with the old one: its directory is
+        watched, for names that stand for it.
+        """
+        files = [source.absolute() for source in sources if source.is_file()]
+        directories = [source for source in sources if not source.is_file()]
+        names = {file.name for file in files}
+        watches = [watchfiles.awatch(*directories, stop_event=stop, **_BURST)] if directories else []
+        if files:
+            watches.append(
+                watchfiles.awatch(
+                    *{file.parent for file in files},
+                    # what a mounted volume swaps begins with two dots
+                    watch_filter=lambda _, path: Path(path).name in names or Path(path).name.startswith(".."),
+                    stop_event=stop,
+                    recursive=False,
+                    **_BURST,
+                )
+            )
+        await asyncio.gather(*map(self._after, watches))
+
+    async def _after(self, changes: AsyncIterator[object]) -> None:
+        async for _ in changes:
             await self.quietly("file change")

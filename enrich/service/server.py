@@ -45,7 +45,7 @@ def serve(
 
     Args:
         settings: `uds`, or `host` and `port`; limits; tokens.
-        watch: directories whose changes reload the definitions.
+        watch: directories and files whose changes reload the definitions.
         started: called once the socket listens, with the URL (or `unix:` and a path) that reaches it.
 
     Raises:
