@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 __all__ = [
+    "BackupError",
     "BadRequestError",
     "BusyError",
     "ConfigError",
@@ -241,6 +242,13 @@ class LockedError(EnrichError):
 
     code = "data_dir_locked"
     status = 503
+
+
+class BackupError(_CodedError):
+    """A backup can't be made or restored; or it is taken for what it is not."""
+
+    code = "backup_damaged"
+    status = 500
 
 
 class DataDirError(EnrichError):

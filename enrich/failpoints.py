@@ -37,6 +37,9 @@ FAILPOINTS: Final = (
     "index.renamed",  # the manifest names the new files, the old ones are still there
     "keys.written",  # the saved idempotency keys are durable, their manifest still names the old ones
     "keys.renamed",  # the manifest names the new files, the old ones are still there
+    "backup.file",  # a file of a backup, or of a restored journal, is durable
+    "backup.written",  # all of them are, and nothing says yet that they are whole
+    "restore.identity",  # the restored journal has its identity, and is still marked as incomplete
 )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from enrich.cli import check, decisions, ingest, journal, read, serve, suspend
+from enrich.cli import backup, check, decisions, ingest, journal, read, serve, suspend
 from enrich.cli.output import print_error
 from enrich.errors import BadRequestError, EnrichError
 
@@ -37,6 +37,8 @@ def app() -> typer.Typer:
     commands.command("suspensions")(suspend.suspensions)
     commands.command("check")(check.check)
     commands.command("reload")(check.reload)
+    commands.command("backup")(backup.backup)
+    commands.command("restore")(backup.restore)
     journals = typer.Typer(name="journal", help="The journal: what the engine learned, in order.", no_args_is_help=True)
     journals.callback()(journal.group)
     journals.command("verify")(journal.verify)

@@ -58,7 +58,7 @@ def refuse_unanchored(journal: Journal, anchors: Sequence[Anchor]) -> None:
     for one in anchors:
         record = next(journal.read(after=one.seq - 1), None)
         found = None if record is None or record.last_seq != one.seq else record.hash
-        problem = anchor_problem(one, journal.journal_id, journal.head.seq, found)
+        problem = anchor_problem(one, journal.identity, journal.head.seq, found)
         if problem is not None:
             raise JournalBehindError(
                 problem.reason,

@@ -14,6 +14,7 @@ from enrich.context import PAIRS, InputPaths, canonical_json
 from enrich.engine import maintenance, startup
 from enrich.engine.anchors import durable_anchor
 from enrich.engine.asked import Moment, entity_keys, moment_us
+from enrich.engine.backups import make_backup
 from enrich.engine.breakglass import BreakGlass
 from enrich.engine.check import check_live
 from enrich.engine.contexts import Contexts
@@ -41,6 +42,7 @@ from enrich.errors import (
 from enrich.events import ENTITY_KEYS, EventParser
 from enrich.history import DecisionFilter, DecisionsPage, EventsPage
 from enrich.journal import Anchor, Position
+from enrich.journal.backup import Backup
 from enrich.settings import Settings
 from enrich.signals import Catalog, sql_for
 
@@ -459,6 +461,11 @@ class Engine:
     def anchor(self) -> Anchor:
         """The last durable record, to be kept elsewhere: see `durable_anchor`."""
         return durable_anchor(self.journal)
+
+    def backup(self, target: Path | str, *, history: bool = False) -> Backup:
+        """Back up the data directory up to what is durable now: see `make_backup`."""
+        now_us = self.journal.now_us()
+        return make_backup(self.directory, Path(target), self.anchor(), now_us=now_us, history=history)
 
     # -- definitions ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from enrich.history.connection import reading
 from enrich.history.decisions import DECISION_FILTERS, DecisionFilter, DecisionsPage
 from enrich.history.follower import Follower, FollowerFailure, FollowerStatus, Lag
 from enrich.history.keys import KeyBlock
-from enrich.history.position import stored_position
+from enrich.history.position import follow_on, stored_position
 from enrich.history.query import EventFilter, EventsPage
 from enrich.history.store import FILE_NAME, History, PruneReport
 
@@ -28,6 +28,7 @@ __all__ = [
     "KeyBlock",
     "Lag",
     "PruneReport",
+    "follow_on",
     "reading",
     "stored_position",
 ]

@@ -10,7 +10,25 @@ from enrich.history.connection import open_database, reading
 from enrich.history.store import FILE_NAME
 from enrich.journal.format import Position
 
-__all__ = ["stored_position"]
+__all__ = ["follow_on", "stored_position"]
+
+
+def follow_on(directory: Path, journal_id: str) -> None:
+    """Let the history of a data directory follow another journal, one that begins with the records which it has.
+
+    The caller vouches for that; the next start checks that the journal has the very record where the history stands.
+
+    Raises:
+        LockedError, DataDirError: it can't be opened.
+    """
+    path = directory / FILE_NAME
+    with reading(path.name):
+        connection = open_database(path, threads=1, memory_limit="1GiB", read_only=False)
+        try:
+            connection.execute("UPDATE history_meta SET journal_id = ?", [journal_id])
+            connection.execute("CHECKPOINT")
+        finally:
+            connection.close()
 
 
 def stored_position(directory: Path) -> tuple[str, Position] | None:

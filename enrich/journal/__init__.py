@@ -10,6 +10,7 @@ from enrich.journal.anchors import (
     AnchorProblem,
     anchor_problem,
     directory_anchor,
+    head_anchor,
     newest_anchors,
     parse_anchor,
     read_anchors,
@@ -30,6 +31,6 @@ from enrich.journal.verify import VerifyReport, verify
 __all__ = [
     "Anchor", "AnchorProblem", "Appended", "CutPlan", "DirectoryLock", "Disk", "GivenUp", "Identity", "Journal",
     "KeyStore", "Position", "PreparedRecord", "Problem", "Record", "Reservation", "SavedKeys", "VerifyReport",
-    "anchor_problem", "aside_name", "directory_anchor", "give_up", "keys_position", "newest_anchors", "parse_anchor",
-    "plan_cut", "read_anchors", "read_identity", "read_keys", "verify", "write_keys",
+    "anchor_problem", "aside_name", "directory_anchor", "give_up", "head_anchor", "keys_position", "newest_anchors",
+    "parse_anchor", "plan_cut", "read_anchors", "read_identity", "read_keys", "verify", "write_keys",
 ]  # fmt: skip

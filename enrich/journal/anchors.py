@@ -18,15 +18,15 @@ import orjson
 from enrich.errors import BadRequestError, EnrichError, show
 from enrich.events.canonical import parse_rfc3339_us
 from enrich.journal.disk import Disk
-from enrich.journal.format import Header, Position, genesis_hash
-from enrich.journal.identity import journal_files, read_identity
+from enrich.journal.format import Header, corrupt
+from enrich.journal.identity import FILE, Identity, journal_files, read_identity
 from enrich.journal.lock import DirectoryLock
 from enrich.journal.recovery import BEGINNING, list_segments
 from enrich.journal.segment import Scan, scan, segment_path
 
 __all__ = [
-    "Anchor", "AnchorCheck", "AnchorProblem", "anchor_problem", "directory_anchor", "newest_anchors", "parse_anchor",
-    "read_anchors",
+    "Anchor", "AnchorCheck", "AnchorProblem", "anchor_problem", "directory_anchor", "head_anchor", "newest_anchors",
+    "parse_anchor", "read_anchors",
 ]  # fmt: skip
 
 _SHA: Final = re.compile(r"[0-9a-f]{64}")
@@ -121,9 +121,9 @@ def newest_anchors(anchors: Iterable[Anchor]) -> list[Anchor]:
 class AnchorCheck:
     """Holds anchors against the records of one walk over a journal, from its first record to its last."""
 
-    def __init__(self, anchors: Sequence[Anchor], journal_id: str) -> None:
+    def __init__(self, anchors: Sequence[Anchor], identity: Identity) -> None:
         self._anchors = anchors
-        self._journal_id = journal_id
+        self._identity = identity
         self._wanted = {one.seq for one in anchors}
         self._found: dict[int, str] = {}
 
@@ -134,23 +134,25 @@ class AnchorCheck:
 
     def problems(self, head_seq: int) -> list[AnchorProblem]:
         """What the walk did not bear out; it ended at `head_seq`."""
-        found = (anchor_problem(one, self._journal_id, head_seq, self._found.get(one.seq)) for one in self._anchors)
+        found = (anchor_problem(one, self._identity, head_seq, self._found.get(one.seq)) for one in self._anchors)
         return [problem for problem in found if problem is not None]
 
 
-def anchor_problem(anchor: Anchor, journal_id: str, head_seq: int, found: str | None) -> AnchorProblem | None:
-    """Why a journal is not the one that the anchor was taken of; None when it is.
+def anchor_problem(anchor: Anchor, identity: Identity, head_seq: int, found: str | None) -> AnchorProblem | None:
+    """Why a journal is not the one that the anchor was taken of, nor restored from it; None when it is.
 
     Args:
         head_seq: where the journal ends.
         found: the hash of its record that ends at the anchor's seq; None without one.
     """
     seq, of = anchor.seq, anchor.journal_id
-    if of != journal_id:
-        reason = f"the anchor is of journal {show(of)}, this one is {show(journal_id)}"
+    ends = {identity.journal_id: head_seq} | {one.journal_id: one.seq for one in identity.ancestors}
+    if of not in ends:
+        reason = f"the anchor is of journal {show(of)}, this one is {show(identity.journal_id)}"
         return AnchorProblem(code="anchor_other_journal", seq=seq, journal_id=of, reason=reason)
-    if head_seq < seq:
-        reason = f"an anchor has record {seq}, the journal ends at {head_seq}"
+    if ends[of] < seq:
+        how = "ends at" if of == identity.journal_id else "was restored from that at"
+        reason = f"an anchor has record {seq}, the journal {how} {ends[of]}"
         return AnchorProblem(code="anchor_lost", seq=seq, journal_id=of, reason=reason)
     if found != anchor.hash:
         reason = f"the journal's record at {seq} is not the one that an anchor has"
@@ -168,24 +170,33 @@ def directory_anchor(data: Path) -> Anchor:
         NewerFormatError: a newer version wrote it.
         OSError: a file can't be read.
     """
-    files = journal_files(data)
+    journal_files(data)
     lock = DirectoryLock(data)
     try:
-        identity = read_identity(files)
-        manifests, rest = list_segments(files, identity)
-        walk = Scan(Position(0, genesis_hash(identity.journal_id)), BEGINNING)
-        if manifests:
-            walk = Scan(manifests[-1].end, manifests[-1].last_at)
-        for number in rest:
-            path = segment_path(files, number)
-            Disk().sync_file(path)
-            walk = Scan(walk.end, walk.last_at)
-            for _ in scan(path, walk):
-                pass
-            if walk.torn:
-                break  # a start moves what follows aside
+        return head_anchor(data)
     finally:
         lock.release()
+
+
+def head_anchor(data: Path) -> Anchor:
+    """The same, for who holds the directory's lock."""
+    files = journal_files(data)
+    try:
+        identity = read_identity(files)
+    except FileNotFoundError as error:
+        raise corrupt("the file is missing", FILE) from error
+    manifests, rest = list_segments(files, identity)
+    walk = Scan(identity.beginning, BEGINNING)
+    if manifests:
+        walk = Scan(identity.after(manifests[-1].end), manifests[-1].last_at)
+    for number in rest:
+        path = segment_path(files, number)
+        Disk().sync_file(path)
+        walk = Scan(walk.end, walk.last_at)
+        for _ in scan(path, walk):
+            pass
+        if walk.torn:
+            break  # a start moves what follows aside
     if not walk.end.seq:
         raise BadRequestError("the journal has no record yet", code="nothing_recorded")
     return Anchor(identity.journal_id, walk.end.seq, walk.end.hash, walk.last_at)

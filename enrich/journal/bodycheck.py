@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ from typing import Final
 import orjson
 
 from enrich.journal.bodies import body_problem
+from enrich.journal.identity import Identity
 from enrich.journal.segment import Line
 from enrich.journal.sidecar import sidecar_path, sidecar_problem
 
@@ -39,9 +40,10 @@ class BodyCheck:
         every_row: compute the leaf hashes of sidecars again, not only the file's digest.
     """
 
-    def __init__(self, directory: Path, hash_key: bytes, *, every_row: bool) -> None:
+    def __init__(self, directory: Path, identity: Identity, *, every_row: bool) -> None:
         self._directory = directory
-        self._hash_key = hash_key
+        self._hash_key = identity.hash_key
+        self._behind = {one.seq + 1: asdict(one) for one in identity.ancestors}
         self._every_row = every_row
         self._problems: list[Problem] = []
         self.sidecars = 0
@@ -57,10 +59,17 @@ class BodyCheck:
                 sidecar_path(self._directory, sidecar), header.count, bytes.fromhex(orjson.loads(line.body)["salt"]),
                 header.body_sha256, self._hash_key, every_row=self._every_row,
             )  # fmt: skip
+        if reason is None and header.seq in self._behind and not self._names(line, self._behind[header.seq]):
+            reason = "the first record after a restore does not name the head that was restored"
         if reason is not None:
             self._problems.append(Problem(file, line.number, header.seq, reason))
         elif header.type in _EXCUSING:
             self._excuse(orjson.loads(line.body).get("seqs", ()))
+
+    @staticmethod
+    def _names(line: Line, head: Mapping[str, object]) -> bool:
+        """INVARIANT: the first record that was written after a restore says of which head."""
+        return line.header.type == "anchor" and orjson.loads(line.body).get("restored") == head
 
     def _excuse(self, ranges: Iterable[tuple[int, int]]) -> None:
         spans = sorted((first, last) for first, last in ranges)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from enrich.errors import BadRequestError, EnrichError, JournalCorruptError, NewerFormatError
 from enrich.journal.bodycheck import BodyCheck
-from enrich.journal.format import Position, corrupt, genesis_hash, parse_line
+from enrich.journal.format import Position, corrupt, parse_line
 from enrich.journal.identity import FILE, Identity, journal_files, read_identity
 from enrich.journal.recovery import BEGINNING, find_files
 from enrich.journal.segment import Scan, current_manifest_path, manifest_path, read_manifest, scan, segment_path
@@ -104,10 +104,10 @@ class _Place:
     sealed: bool = True
     sidecars: set[str] = field(default_factory=set)
 
-    def next(self) -> None:
+    def next(self, identity: Identity) -> None:
         self.sidecars.update(self.walk.sidecars)
-        self.number, self.start = self.number + 1, self.walk.end
-        self.walk = Scan(self.walk.end, self.walk.last_at)
+        self.number, self.start = self.number + 1, identity.after(self.walk.end)
+        self.walk = Scan(self.start, self.walk.last_at)
 
 
 def plan_cut(data: Path, after: int) -> CutPlan:
@@ -120,7 +120,7 @@ def plan_cut(data: Path, after: int) -> CutPlan:
         after: the last seq that stays; 0 leaves an empty journal with the identity it has.
 
     Raises:
-        BadRequestError: `not_a_record_end`, with the ends of the records around.
+        BadRequestError: `not_a_record_end`, with the ends of the records around; `before_restore`.
         JournalCorruptError: something up to there does not verify; the hint says up to where it does.
         NewerFormatError: a newer version wrote something up to there; the hint says the same.
         OSError: a file can't be read.
@@ -165,11 +165,17 @@ def _unnamed(files: Path, named: Iterable[str]) -> tuple[Path, ...]:
 
 def _reach(files: Path, identity: Identity, after: int) -> _Place:
     """Walk up to the record that ends at `after`, everything verified on the way."""
-    begin = Position(0, genesis_hash(identity.journal_id))
+    if identity.ancestors and after <= identity.restored_seq:
+        raise BadRequestError(
+            f"the journal was restored at seq `{identity.restored_seq}`, and has to keep the record that says so",
+            code="before_restore",
+            hint="restore the backup again, or an older one",
+        )
+    begin = identity.beginning
     place = _Place(1, begin, Scan(begin, BEGINNING))
     if after == 0:
         return place
-    check = BodyCheck(files, identity.hash_key, every_row=False)
+    check = BodyCheck(files, identity, every_row=False)
     try:
         _walk(files, identity, after, place, check)
         for problem in check.problems():
@@ -208,7 +214,7 @@ def _walk(files: Path, identity: Identity, after: int, place: _Place, check: Bod
             # a start takes two segments without a manifest, the last ones
             raise corrupt("the file is missing", manifest_path(files, place.number - 1).name, seq=place.start.seq)
         place.sealed = place.number in manifests
-        place.next()
+        place.next(identity)
     raise _no_end(after, place.walk.end.seq, None)
 
 
@@ -219,7 +225,8 @@ def _holds(files: Path, identity: Identity, place: _Place) -> bool:
         said = read_manifest(path)
     except (FileNotFoundError, JournalCorruptError):
         return False
-    found = (identity.journal_id, place.number, place.start.seq + 1, place.start.hash, walk.end, walk.last_at)
+    owner = identity.journal_of(place.start.seq + 1)
+    found = (owner, place.number, place.start.seq + 1, place.start.hash, walk.end, walk.last_at)
     return (
         found == (said.journal_id, said.number, said.first_seq, said.prev, said.end, said.last_at)
         and (walk.lines, walk.size, walk.sidecars) == (said.lines, said.file_bytes, said.sidecars)

@@ -27,7 +27,14 @@ from enrich.journal.bodies import (
 )
 from enrich.journal.disk import BUSY_ERRNOS, FULL_ERRNOS, Disk
 from enrich.journal.format import TYPES, Position, encode_head
-from enrich.journal.identity import FILE, Identity, create_identity, migrate, read_identity
+from enrich.journal.identity import (
+    FILE,
+    Identity,
+    create_identity,
+    migrate,
+    read_identity,
+    refuse_unfinished,
+)
 from enrich.journal.lock import DirectoryLock
 from enrich.journal.prune import Ranges, take_place, write_aside_elsewhere
 from enrich.journal.prune import finish as finish_pruning
@@ -78,6 +85,7 @@ class Journal:
         verified_through: int,
     ) -> None:
         self.directory = directory
+        self.identity = identity
         self.journal_id = identity.journal_id
         self.hash_key = identity.hash_key
         self.torn = recovered.torn
@@ -141,9 +149,11 @@ class Journal:
             JournalBehindError: it ends before what a follower has.
             NewerFormatError: a newer version wrote here.
             JournalFailedError: the disk does not take what it must.
+            BackupError: the directory is a backup, or a restore into it was interrupted.
         """
         disk = disk or Disk(fsync=fsync)
         files = directory / "journal"
+        refuse_unfinished(directory)
         try:
             # events are nobody else's business; a directory that is there keeps the mode that its owner gave it
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -378,7 +388,7 @@ class Journal:
         if after >= head.seq:
             return iter(())  # without going through the open segment for nothing
         return read_records(
-            self.directory, manifests, written, after, self.journal_id, self.hash_key, self._verified_through
+            self.directory, manifests, written, after, self.identity, self._verified_through
         )
 
     def close(self) -> None:

@@ -13,7 +13,8 @@ from enrich.events.canonical import parse_rfc3339_us
 from enrich.events.model import EventBatch
 from enrich.journal.bodies import batch_of_events, decision_batch
 from enrich.journal.bodycheck import BodyCheck
-from enrich.journal.format import Position, corrupt, genesis_hash
+from enrich.journal.format import Position, corrupt
+from enrich.journal.identity import Identity
 from enrich.journal.recovery import BEGINNING
 from enrich.journal.segment import Line, Manifest, Scan, scan, segment_path
 from enrich.journal.sidecar import read_sidecar, sidecar_path
@@ -84,8 +85,7 @@ def read_records(
     manifests: Sequence[Manifest],
     written: Sequence[tuple[int, int]],
     after: int,
-    journal_id: str,
-    hash_key: bytes,
+    identity: Identity,
     verified_through: int,
 ) -> Iterator[Record]:
     """The records after `after` of closed segments, then of the first bytes of the `written` ones (number, bytes).
@@ -95,24 +95,24 @@ def read_records(
     Raises:
         JournalCorruptError, NewerFormatError
     """
-    end, last_at = Position(0, genesis_hash(journal_id)), BEGINNING
+    end, last_at = identity.beginning, BEGINNING
     sources: list[tuple[int, int | None, Manifest | None]] = [(m.number, m.file_bytes, m) for m in manifests]
     sources += [(number, size, None) for number, size in written]
-    check = BodyCheck(directory, hash_key, every_row=False)
+    check = BodyCheck(directory, identity, every_row=False)
     for number, size, manifest in sources:
         if manifest is not None and manifest.last_seq <= after:
-            end, last_at = manifest.end, manifest.last_at
+            end, last_at = identity.after(manifest.end), manifest.last_at
             continue
         path = segment_path(directory, number)
         state = Scan(end, last_at)
         for line in scan(path, state, after=after, limit=size):
             if line.header.last_seq <= verified_through:
                 check.see(path.name, line)
-            yield Record(line, directory, hash_key)
+            yield Record(line, directory, identity.hash_key)
         if manifest is not None and state.end != manifest.end:
             raise JournalCorruptError(
                 f"{path.name} does not end as its manifest says", file=path.name, seq=state.end.seq, reason="end"
             )
-        end, last_at = state.end, state.last_at
+        end, last_at = identity.after(state.end), state.last_at
     for problem in check.problems():
         raise corrupt(problem.reason, problem.file, problem.line, problem.seq)

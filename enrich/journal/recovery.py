@@ -17,8 +17,8 @@ from enrich.errors import EnrichError, JournalBehindError, JournalCorruptError, 
 from enrich.journal.bodies import body_problem
 from enrich.journal.bodycheck import BodyCheck
 from enrich.journal.disk import Disk
-from enrich.journal.format import Position, corrupt, genesis_hash, parse_line
-from enrich.journal.identity import Identity
+from enrich.journal.format import Position, corrupt, parse_line
+from enrich.journal.identity import FILE, Identity
 from enrich.journal.segment import (
     Manifest,
     OpenSegment,
@@ -31,7 +31,9 @@ from enrich.journal.segment import (
 )
 from enrich.journal.sidecar import DIRECTORY, remove_unnamed
 
-__all__ = ["BEGINNING", "Recovered", "complete_but_for_newline", "find_files", "list_segments", "recover"]
+__all__ = [
+    "BEGINNING", "Recovered", "complete_but_for_newline", "find_files", "list_segments", "records_missing", "recover",
+]  # fmt: skip
 
 #: `at` before the first record
 BEGINNING: Final = "0001-01-01T00:00:00.000000Z"
@@ -73,7 +75,7 @@ def list_segments(directory: Path, identity: Identity) -> tuple[list[Manifest], 
         # a journal that was just made has no sidecars yet: these are of lines that are gone
         raise corrupt("the file is missing", segment_path(directory, 1).name)
     manifests: list[Manifest] = []
-    end = Position(0, genesis_hash(identity.journal_id))
+    end = identity.beginning
     for number in range(1, highest + 1):
         if number not in closed:
             rest = list(range(number, highest + 1))
@@ -84,7 +86,9 @@ def list_segments(directory: Path, identity: Identity) -> tuple[list[Manifest], 
             return manifests, rest
         path = current_manifest_path(directory, number)
         manifest = read_manifest(path)
-        if (manifest.journal_id, manifest.number) != (identity.journal_id, number):
+        # a segment is one journal's: what an ancestor wrote ends with a segment
+        owners = {manifest.journal_id, identity.journal_of(manifest.first_seq), identity.journal_of(manifest.last_seq)}
+        if len(owners) != 1 or manifest.number != number:
             raise corrupt("the manifest is of another segment or journal", path.name)
         if (manifest.first_seq, manifest.prev) != (end.seq + 1, end.hash):
             raise corrupt("the segment does not follow the one before", path.name, seq=manifest.first_seq)
@@ -96,8 +100,15 @@ def list_segments(directory: Path, identity: Identity) -> tuple[list[Manifest], 
                 f"{size} bytes, its manifest says {manifest.file_bytes}", segment_path(directory, number).name
             )
         manifests.append(manifest)
-        end = manifest.end
+        end = identity.after(manifest.end)
     return manifests, []
+
+
+def records_missing(identity: Identity, head_seq: int) -> str | None:
+    """Why a journal that ends at `head_seq` can't be whole; None when nothing is known against it."""
+    if not identity.ancestors or head_seq > identity.restored_seq:
+        return None
+    return f"the journal was restored at {identity.restored_seq}, and nothing is there of what was written since"
 
 
 def recover(directory: Path, identity: Identity, disk: Disk, verified_through: int, followed: int = 0) -> Recovered:
@@ -111,8 +122,8 @@ def recover(directory: Path, identity: Identity, disk: Disk, verified_through: i
         JournalFailedError: the surviving part can't be made durable.
     """
     manifests, rest = list_segments(directory, identity)
-    check = BodyCheck(directory, identity.hash_key, every_row=False)
-    start = Scan(Position(0, genesis_hash(identity.journal_id)), BEGINNING)
+    check = BodyCheck(directory, identity, every_row=False)
+    start = Scan(identity.beginning, BEGINNING)
     for manifest in manifests:
         if manifest.last_seq > verified_through:
             path = segment_path(directory, manifest.number)
@@ -121,7 +132,7 @@ def recover(directory: Path, identity: Identity, disk: Disk, verified_through: i
                 check.see(path.name, line)
             if walk.torn or walk.end != manifest.end:
                 raise corrupt("the segment does not end as its manifest says", path.name, walk.lines, walk.end.seq)
-        start = Scan(manifest.end, manifest.last_at)
+        start = Scan(identity.after(manifest.end), manifest.last_at)
     scans: list[Scan] = []
     for number in rest:
         path = segment_path(directory, number)
@@ -136,6 +147,8 @@ def recover(directory: Path, identity: Identity, disk: Disk, verified_through: i
         start = Scan(walk.end, walk.last_at)
     for problem in check.problems():
         raise corrupt(problem.reason, problem.file, problem.line, problem.seq)
+    if (missing := records_missing(identity, start.end.seq)) is not None:
+        raise corrupt(missing, FILE, seq=identity.restored_seq + 1)
     if start.end.seq < followed:
         raise JournalBehindError(
             f"followers or anchors have record {followed}, the journal ends at {start.end.seq}",
@@ -191,7 +204,7 @@ def _rewrite(
     named = {s for m in manifests for s in m.sidecars}.union(*(w.sidecars for w in scans))
     done = Recovered(list(manifests), _none_open())
     _set_aside(directory, disk, rest, scans, done)
-    start = manifests[-1].end if manifests else Position(0, genesis_hash(identity.journal_id))
+    start = identity.after(manifests[-1].end) if manifests else identity.beginning
     last_at = manifests[-1].last_at if manifests else BEGINNING
     for i, (number, walk) in enumerate(zip(rest, scans, strict=True)):
         segment = _copied(directory, number, start, walk, disk)

@@ -10,9 +10,9 @@ from pathlib import Path
 from enrich.errors import EnrichError, JournalCorruptError, NewerFormatError
 from enrich.journal.anchors import Anchor, AnchorCheck, AnchorProblem
 from enrich.journal.bodycheck import BodyCheck, Problem
-from enrich.journal.format import Position, genesis_hash
+from enrich.journal.format import Position
 from enrich.journal.identity import FILE, Identity, journal_files, read_identity
-from enrich.journal.recovery import BEGINNING, complete_but_for_newline, list_segments
+from enrich.journal.recovery import BEGINNING, complete_but_for_newline, list_segments, records_missing
 from enrich.journal.segment import Manifest, Scan, current_manifest_path, read_manifest, scan, segment_path
 from enrich.journal.sidecar import DIRECTORY
 
@@ -86,9 +86,9 @@ class _Walk:
         self._files = files
         self._identity = identity
         self._progress = progress
-        self._check = BodyCheck(files, identity.hash_key, every_row=True)
+        self._check = BodyCheck(files, identity, every_row=True)
         self._count = len(anchors)
-        self._anchors = AnchorCheck(anchors, identity.journal_id)
+        self._anchors = AnchorCheck(anchors, identity)
         self._problems: list[Problem] = []
         self._named: set[str] = set()
         self._records = self._events = self._done = self._total = self._torn = 0
@@ -97,7 +97,7 @@ class _Walk:
         closed: dict[int, Manifest | None] = {m.number: m for m in manifests}
         numbers = [*closed, *rest]
         self._total = sum(segment_path(self._files, n).stat().st_size for n in numbers)
-        state = Scan(Position(0, genesis_hash(self._identity.journal_id)), BEGINNING)
+        state = Scan(self._identity.beginning, BEGINNING)
         for number in numbers:
             manifest = closed.get(number)
             walk = Scan(state.end, state.last_at)
@@ -109,7 +109,9 @@ class _Walk:
                     state = walk
                     break  # what follows an open segment that does not verify hangs in the air
             # a closed one that does not verify leaves its manifest's word for where the next one begins
-            state = Scan(manifest.end, manifest.last_at) if manifest is not None else walk
+            state = walk if manifest is None else Scan(self._identity.after(manifest.end), manifest.last_at)
+        if (missing := records_missing(self._identity, state.end.seq)) is not None:
+            self._problems.append(Problem(FILE, None, self._identity.restored_seq + 1, missing))
         present = {p.stem for p in (self._files / DIRECTORY).glob("*.parquet")}
         problems = [*self._problems, *self._check.problems()]
         return VerifyReport(
