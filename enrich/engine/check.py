@@ -9,7 +9,7 @@ Where arithmetic overflows a signal has no value here, while DuckDB may have ski
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,9 +21,7 @@ from enrich.engine.results import CheckReport
 from enrich.engine.state import State
 from enrich.events import ENTITY_KEYS, format_us
 from enrich.history import History
-from enrich.signals import Catalog
 from enrich.signals.bulk import BulkAnswers, Question, bulk_answers
-from enrich.signals.definition import Signal
 
 if TYPE_CHECKING:
     from enrich.engine.engine import Engine
@@ -143,7 +141,7 @@ def compare(live: Live, history: History, seq: int, asked: Sequence[Asked]) -> C
         for answers in bulk_answers(cursor, live.catalog, questions, relation=f"events_at({seq:d})"):
             got = [_part(asked[k].answer, answers) for k in answers.questions]
             for signal in answers.set.signals:
-                made_of = list(_made_of(live.catalog, signal))
+                made_of = list(live.catalog.made_of(signal))
                 if any(n.op == "variance" for s in made_of for n in s.node.walk()):
                     continue
                 compared += len(got)
@@ -161,16 +159,6 @@ def _part(answer: Mapping[str, Any], answers: BulkAnswers) -> Mapping[str, Any]:
         return answer
     part: Mapping[str, Any] = answer[answers.window.key]
     return part
-
-
-def _made_of(catalog: Catalog, signal: Signal) -> Iterator[Signal]:
-    """The signal, and those of sets over events that it reads."""
-    yield signal
-    paths = {n.value for n in signal.node.walk() if n.op == "input" and isinstance(n.value, tuple)}
-    for entity, _, name in paths:
-        yield from (
-            c for s in catalog.sets if s.entity == entity and not s.derived for c in s.signals if c.name == name
-        )
 
 
 def _difference(one: Asked, answers: BulkAnswers, name: str, expected: Any, got: Any) -> str:

@@ -25,6 +25,7 @@ from enrich.engine.policies import LivePolicies, evaluator_stats
 from enrich.engine.readiness import readiness
 from enrich.engine.recorder import Events, Recorder
 from enrich.engine.reload import reload
+from enrich.engine.replays import Replays
 from enrich.engine.results import CheckReport, Decision, Evaluation, Readiness, RecordResult, ReloadReport
 from enrich.engine.retention import prune, prune_bodies
 from enrich.engine.state import State
@@ -87,6 +88,7 @@ class Engine:
         max_behind_us = parts.settings.max_clock_skew_seconds * 1_000_000
         self._contexts = Contexts(parts.journal, self._state, max_behind_us)
         self.gate = Gate(parts, self._state, self._contexts, ordering, self.paths)
+        self.replays = Replays(self)
         self._reloading = threading.Lock()
         self._problems: tuple[str, ...] = ()
         self._waiting = 0
@@ -574,6 +576,7 @@ class Engine:
                 return
             state.closed = True
         self._maintenance.stop()
+        self.replays.close()
         position = None if state.broken else self._saved_position(state.live)
         if position is not None:
             with contextlib.suppress(EnrichError, OSError):  # the journal has it all, and what follows tells the error

@@ -16,10 +16,10 @@ from enrich.journal.identity import Identity
 from enrich.journal.segment import Line
 from enrich.journal.sidecar import sidecar_path, sidecar_problem
 
-__all__ = ["BodyCheck", "Problem"]
+__all__ = ["EXCUSING", "BodyCheck", "Problem"]
 
 #: types whose body names, as `seqs`, ranges [first, last] of records that may lack their body or have another
-_EXCUSING: Final = frozenset(("prune", "erase", "redact"))
+EXCUSING: Final = frozenset(("prune", "erase", "redact"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class BodyCheck:
             reason = "the first record after a restore does not name the head that was restored"
         if reason is not None:
             self._problems.append(Problem(file, line.number, header.seq, reason))
-        elif header.type in _EXCUSING:
+        elif header.type in EXCUSING:
             self._excuse(orjson.loads(line.body).get("seqs", ()))
 
     @staticmethod

@@ -15,7 +15,17 @@ from typing import Final, NamedTuple
 
 from enrich.errors import JournalCorruptError, NewerFormatError, show
 
-__all__ = ["FORMAT", "TYPES", "Header", "Position", "encode_head", "genesis_hash", "parse_line", "skim_line"]
+__all__ = [
+    "FORMAT",
+    "TYPES",
+    "Header",
+    "Position",
+    "encode_head",
+    "genesis_hash",
+    "parse_line",
+    "read_header",
+    "skim_line",
+]
 
 #: version of lines, manifests and the journal's directory
 FORMAT: Final = 1
@@ -95,19 +105,37 @@ def parse_line(line: bytes, *, file: str, number: int) -> Header:
                 f"line {number} of {file} has version {show(version[1].decode())}", file=file, line=number
             )
         raise corrupt("the line has not the form of a record", file, number)
-    v, seq, count, kind, at, body, prev, digest = match.groups()
-    if int(v) > FORMAT:
-        raise NewerFormatError(f"line {number} of {file} has version {show(v.decode())}", file=file, line=number)
-    if hashlib.sha256(_HASHED % (at, body, count, prev, seq, kind, v)).hexdigest().encode() != digest:
-        raise corrupt("the hash is not that of the header", file, number, int(seq))
-    header = Header(
-        int(seq), int(count), kind.decode(), at.decode(), body.decode(), prev.decode(), digest.decode(), match.end()
-    )
+    if int(match[1]) > FORMAT:
+        raise NewerFormatError(f"line {number} of {file} has version {show(match[1].decode())}", file=file, line=number)
+    header = _header(match)
+    if _hash_of(match) != header.hash:
+        raise corrupt("the hash is not that of the header", file, number, header.seq)
     if header.type not in TYPES:
         raise corrupt(f"unknown record type {show(header.type)}", file, number, header.seq)
     if header.count < 1 or (header.count != 1 and header.type != "events"):
         raise corrupt(f"a record of type {header.type} can't count {show(header.count)}", file, number, header.seq)
     return header
+
+
+def _header(match: re.Match[bytes]) -> Header:
+    _, seq, count, kind, at, body, prev, digest = match.groups()
+    return Header(
+        int(seq), int(count), kind.decode(), at.decode(), body.decode(), prev.decode(), digest.decode(), match.end()
+    )
+
+
+def _hash_of(match: re.Match[bytes]) -> str:
+    v, seq, count, kind, at, body, prev, _ = match.groups()
+    return hashlib.sha256(_HASHED % (at, body, count, prev, seq, kind, v)).hexdigest()
+
+
+def read_header(line: bytes) -> tuple[Header, str] | None:
+    """The header that a line says it has, and the hash that this header has; None when it has not the form of one.
+
+    Nothing is judged: for who looks at a line that does not verify.
+    """
+    match = _LINE.match(line)
+    return None if match is None else (_header(match), _hash_of(match))
 
 
 def skim_line(line: bytes, *, file: str, number: int) -> tuple[int, int]:

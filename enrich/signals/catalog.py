@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from enrich.events.model import ENTITY_KEYS
 from enrich.signals.bind import Binder
 from enrich.signals.definition import (
     Draft,
+    Signal,
     SignalSet,
     bind,
     comments_of,
@@ -87,6 +88,15 @@ class Catalog:
 
     def set_named(self, name: str) -> SignalSet | None:
         return next((s for s in self.sets if s.name == name), None)
+
+    def made_of(self, signal: Signal) -> Iterator[Signal]:
+        """The signal, and those of sets over events that it reads."""
+        yield signal
+        paths = {n.value for n in signal.node.walk() if n.op == "input" and isinstance(n.value, tuple)}
+        for entity, _, name in paths:
+            yield from (
+                c for s in self.sets if s.entity == entity and not s.derived for c in s.signals if c.name == name
+            )
 
     def functions(self, select: Sequence[str] | None = None) -> Mapping[str, EntityFunctions]:
         """The compiled functions of a selection, by entity; those of a selection asked for lately are kept.

@@ -1,0 +1,120 @@
+"""The policy asked again, on the very bytes that it was given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from enrich.context import canonical_json
+from enrich.decisions.policies import PolicySet
+from enrich.decisions.protocol import TIMED_OUT, DataPath, Evaluator, Failed, Prepared
+from enrich.decisions.replay.reasons import Reason
+from enrich.decisions.replay.texts import Definitions
+from enrich.decisions.verdict import judge
+from enrich.errors import EnrichError
+
+__all__ = ["PolicyReplay"]
+
+#: causes under which the policy was not asked; their refusal is checked with the record
+_NOT_ASKED: Final = ("suspended", "history_unavailable")
+#: failures that say something about the machine, not about the policy
+_PASSING: Final = (TIMED_OUT, "eval_error")
+#: built-ins whose value is not made of their arguments
+_UNREPEATABLE: Final = re.compile(
+    r"\b(time\.now_ns|http\.send|net\.lookup_ip_addr|opa\.runtime|rand\.intn|uuid\.rfc4122|io\.jwt\.decode_verify)\s*\("
+)
+_COMMENT: Final = re.compile(r"^\s*#.*$", re.MULTILINE)
+#: enough for anything that was answered in time once
+_LIMIT_SECONDS: Final = 30.0
+
+
+class PolicyReplay:
+    """Asks policies again; those that were prepared are kept, under the hash of their text. Not thread-safe.
+
+    Args:
+        evaluators: an evaluator by the name that a record has, or the nearest there is.
+    """
+
+    def __init__(self, evaluators: Callable[[str], Evaluator]) -> None:
+        self._evaluators = evaluators
+        self._made: dict[str, Evaluator] = {}
+        self._prepared: dict[tuple[str, str], Prepared | Reason] = {}
+        self._unrepeatable: dict[str, str | None] = {}
+
+    def check(self, body: Mapping[str, Any], definitions: Definitions) -> tuple[list[Reason], bool]:
+        """What replay of the policy says, and whether it was asked."""
+        cause = body.get("cause")
+        if cause in _NOT_ASKED:
+            return [], False
+        found = definitions.policies(body["policy_hash"])
+        if found.value is None or found.reason is not None:
+            return [found.reason or Reason.of("policy_gone")], False
+        called = self._reads_the_world(found.value)
+        if called is not None:
+            return [Reason.of("not_repeatable", called, builtin=called)], False
+        if cause == "evaluation_timeout":
+            return [Reason.of("timeout_not_repeated")], False
+        said = body["evaluator"]
+        evaluator = self._evaluator(str(said.get("name")))
+        prepared = self._prepare(evaluator, str(said.get("name")), found.value)
+        if isinstance(prepared, Reason):
+            return [prepared], False
+        return self._ask(prepared, body, {"name": evaluator.name, "version": evaluator.version}), True
+
+    def _ask(self, prepared: Prepared, body: Mapping[str, Any], evaluator: Mapping[str, str]) -> list[Reason]:
+        path: DataPath = tuple(unquote(segment) for segment in body["path"].split("/"))
+        try:
+            outcome = prepared.evaluate(
+                path,
+                canonical_json(body["input"]),
+                strict_builtin_errors=bool(body.get("strict_builtin_errors")),
+                limit_seconds=_LIMIT_SECONDS,
+            )
+        except Exception as error:  # noqa: BLE001 - an evaluator that breaks has said nothing of the policy
+            return [Reason.of("not_evaluated", type(error).__name__)]
+        cause = body.get("cause")
+        if isinstance(outcome, Failed) and outcome.code in _PASSING:
+            return [] if cause == "evaluation_failed" else [Reason.of("not_evaluated", outcome.code)]
+        boolean = path[-1] == "allow" or path in prepared.booleans
+        verdict = judge(outcome, boolean=boolean)
+        same_cause = verdict.cause == cause and verdict.decision == body["decision"]
+        same = same_cause and (cause is not None or canonical_json(verdict.result) == canonical_json(body["result"]))
+        other = dict(body["evaluator"]) != dict(evaluator)
+        about = {"recorded": body["decision"], "computed": verdict.decision}
+        if same:
+            return [Reason.of("other_evaluator_agrees", evaluator=dict(evaluator))] if other else []
+        if cause == "evaluation_failed":
+            return [Reason.of("failure_not_repeated", **about)]
+        if other:
+            return [Reason.of("evaluator_differs", evaluator=dict(evaluator), **about)]
+        return [Reason.of("policy_differs", f"{body['decision']} recorded, {verdict.decision} computed", **about)]
+
+    def _evaluator(self, name: str) -> Evaluator:
+        if name not in self._made:
+            self._made[name] = self._evaluators(name)
+        return self._made[name]
+
+    def _prepare(self, evaluator: Evaluator, name: str, policies: PolicySet) -> Prepared | Reason:
+        key = (name, policies.version)
+        if key not in self._prepared:
+            try:
+                self._prepared[key] = evaluator.prepare(policies)
+            except EnrichError as error:
+                self._prepared[key] = Reason.of("policy_unusable", error.message, policy_hash=policies.version)
+        return self._prepared[key]
+
+    def _reads_the_world(self, policies: PolicySet) -> str | None:
+        """A built-in by which the policies see more than their input."""
+        if policies.version not in self._unrepeatable:
+            calls = (_UNREPEATABLE.search(_COMMENT.sub("", text)) for text in policies.modules.values())
+            self._unrepeatable[policies.version] = next((call[1] for call in calls if call), None)
+        return self._unrepeatable[policies.version]
+
+    def close(self) -> None:
+        """Let go of what is prepared."""
+        for one in self._prepared.values():
+            if not isinstance(one, Reason):
+                one.close()
+        self._prepared.clear()
