@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from enrich.decisions import EmbeddedEvaluator, load_policies, policy_set
+from enrich.decisions.replay import REASONS
 from enrich.signals import load_catalog
 
 from .decisions.opa_server import opa_binary
@@ -102,3 +103,9 @@ def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, f"{snippet}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_reasons_of_replay_are_those_of_the_code() -> None:
+    text = (ROOT / "docs/how-to/replay.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (VALID|INVALID|INCONCLUSIVE) \| (.+) \|$", text, re.M)
+    assert [(code, (verdict, why)) for code, verdict, why in rows] == list(REASONS.items())

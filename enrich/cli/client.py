@@ -107,6 +107,10 @@ class ServiceClient:
         """See `Engine.decision`."""
         return self._ask("GET", f"/v1/decisions/{quote(decision_id, safe='')}")
 
+    def replay(self, decision_id: str) -> dict[str, Any]:
+        """See `Replays.one`."""
+        return self._ask("POST", f"/v1/decisions/{quote(decision_id, safe='')}/replay", timeout=None)
+
     def entity_of(self, name: str) -> str | None:
         """The entity of a signal set; None where there is no such set."""
         sets = self._ask("GET", "/v1/signals")["sets"]

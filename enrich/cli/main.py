@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from enrich.cli import backup, check, decisions, ingest, journal, read, serve, suspend
+from enrich.cli import backup, check, decisions, ingest, journal, read, replay, serve, suspend
 from enrich.cli.output import print_error
 from enrich.errors import BadRequestError, EnrichError
 
@@ -31,6 +31,7 @@ def app() -> typer.Typer:
     commands.command("events")(read.events)
     commands.command("decisions")(decisions.decisions)
     commands.command("decision")(decisions.decision)
+    commands.command("replay")(replay.replay)
     commands.command("sql")(read.sql)
     commands.command("suspend")(suspend.suspend)
     commands.command("lift")(suspend.lift)

@@ -23,6 +23,23 @@ _SHOWN: Final[dict[str, Any]] = {
     "team": "payments",
     "workflow": "refunds",
 }
+_REPLAYED: Final[dict[str, Any]] = {
+    "decision_id": _ID,
+    "seq": 184469,
+    "as_of": "2026-11-20T10:00:00.000000Z",
+    "path": "gantral/authority/decision",
+    "decision": "DENY",
+    "verdict": "INCONCLUSIVE",
+    "reasons": [
+        {
+            "code": "history_pruned",
+            "verdict": "INCONCLUSIVE",
+            "message": "events of the time that the signals look at were let go of",
+            "windows": ["agent.last_30d"],
+        }
+    ],
+    "checked": ["line", "chain", "copy", "hashes", "record", "policy", "signals"],
+}
 _RECORD: Final[dict[str, Any]] = {
     "seq": 184469,
     "decision_id": _ID,
@@ -155,7 +172,7 @@ def data_calls(example: dict[str, Any]) -> list[Call]:
 
 
 def decision_calls() -> list[Call]:
-    """The list of decisions, and one whole record."""
+    """The list of decisions, one whole record, and whether it still stands."""
     listed = operation(
         "decisions",
         "Decisions that were made",
@@ -189,7 +206,21 @@ def decision_calls() -> list[Call]:
         answers=answer("The record.", ref("DecisionRecord"), _RECORD),
         refusals={400: "`unknown_parameter`, `invalid_utf8`", 404: "`unknown_decision`, `no_such_path`"},
     )
+    replay = operation(
+        "decisions",
+        "Replay a decision",
+        "Reads the decision's line in the journal's files anew: line, chain and hashes, the record against itself, the "
+        "policy asked again on the recorded input, and the signals computed again by the definitions' own SQL from the "
+        "events known then. VALID, INVALID or INCONCLUSIVE, with reasons.",
+        parameters=[path_parameter("id", "the decision's id", _ID)],
+        answers=answer("The verdict.", ref("Replayed"), _REPLAYED),
+        refusals={
+            400: "`unknown_parameter`, `invalid_utf8`, `unexpected_body`",
+            404: "`unknown_decision`, `no_such_path`",
+        },
+    )
     return [
         Call("GET", "/v1/decisions", "decisions", "read", listed),
         Call("GET", "/v1/decisions/{id}", "decision", "read", one),
+        Call("POST", "/v1/decisions/{id}/replay", "replay", "read", replay),
     ]

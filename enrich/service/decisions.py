@@ -1,4 +1,5 @@
-"""`GET /v1/decisions` and `GET /v1/decisions/{id}`: what was decided."""
+"""`GET /v1/decisions`, `GET /v1/decisions/{id}`, `POST /v1/decisions/{id}/replay`: what was decided, and whether it
+still stands."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from enrich.errors import NotFoundError
 from enrich.history import DECISION_FILTERS
 from enrich.service.answers import json_answer
-from enrich.service.requests import limit_of, path_segments, query
+from enrich.service.requests import limit_of, path_segments, query, refuse_body
 from enrich.service.runtime import Runtime
 
 __all__ = ["DecisionRoutes"]
@@ -41,3 +42,13 @@ class DecisionRoutes:
             raise NotFoundError("a decision has one id", code="no_such_path")
         query(request, ())
         return json_answer(await self._runtime.reads.run(partial(self._engine.decision, parts[0])))
+
+    async def replay(self, request: Request) -> Response:
+        """A verdict; it is computed on a thread for reads, while decisions go on."""
+        parts = path_segments(request, _PREFIX)
+        if len(parts) != 2 or parts[1] != "replay":
+            raise NotFoundError("nothing is served at that path", code="no_such_path")
+        query(request, ())
+        await refuse_body(request)
+        replayed = await self._runtime.reads.run(partial(self._engine.replays.one, parts[0]))
+        return json_answer(replayed.body())

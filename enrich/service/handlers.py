@@ -33,6 +33,7 @@ def handlers(runtime: Runtime) -> dict[str, Handler]:
         "post_root": data.answer,
         "decisions": decisions.list,
         "decision": decisions.one,
+        "replay": decisions.replay,
         "entity": entities.entity,
         "entity_pair": entities.entity,
         "signals": entities.signals,

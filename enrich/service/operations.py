@@ -17,7 +17,7 @@ from enrich.errors import BadRequestError, BusyError, IndexNotReadyError
 from enrich.events.json import strict_loads
 from enrich.journal import Anchor, VerifyReport, parse_anchor, verify
 from enrich.service.answers import Answer, json_answer
-from enrich.service.requests import query, read_body
+from enrich.service.requests import query, refuse_body
 from enrich.service.runtime import Runtime
 
 __all__ = ["OperatorRoutes", "verify_body"]
@@ -143,5 +143,4 @@ async def _anchors(request: Request) -> list[Anchor]:
 async def _bare(request: Request) -> None:
     """A call without parameters: neither query nor body."""
     query(request, ())
-    if (await read_body(request, 1024)).strip():
-        raise BadRequestError("this call takes no body", code="unexpected_body")
+    await refuse_body(request)

@@ -14,7 +14,17 @@ from starlette.types import Message
 
 from enrich.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaTypeError, show
 
-__all__ = ["ClientGoneError", "content_type", "header", "limit_of", "path_segments", "query", "read_body", "unpacked"]
+__all__ = [
+    "ClientGoneError",
+    "content_type",
+    "header",
+    "limit_of",
+    "path_segments",
+    "query",
+    "read_body",
+    "refuse_body",
+    "unpacked",
+]
 
 #: how long a body may take, and how long it may stand still
 _BODY_SECONDS: Final = 30.0
@@ -69,6 +79,15 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if size > max_bytes:
         raise _too_large(size, max_bytes)
     return b"".join(parts)
+
+
+async def refuse_body(request: Request) -> None:
+    """
+    Raises:
+        BadRequestError: `unexpected_body`.
+    """
+    if (await read_body(request, 1024)).strip():
+        raise BadRequestError("this call takes no body", code="unexpected_body")
 
 
 async def _receive(request: Request, started: float) -> Message:

@@ -38,8 +38,9 @@ class Call:
     """One method of one path: the scope it needs, and its documentation.
 
     Attributes:
-        path: as OpenAPI writes it. With parameters in it, it matches every path that starts with its fixed part; the
-            handler splits the rest itself, because ids are percent-decoded per segment.
+        path: as OpenAPI writes it. With parameters in it, it matches every path that starts with its fixed part, and
+            ends with what stands behind them; the handler splits the rest itself, because ids are percent-decoded per
+            segment.
         name: its handler's name, its label in metrics and logs, and its operation id.
         scope: None for what needs no token.
         data_api: errors take OPA's form.
@@ -66,8 +67,17 @@ class _Bound:
 
 @dataclass(slots=True)
 class _Path:
+    """The methods of one path, or of one prefix; `endings` are those of paths that also end alike."""
+
     data_api: bool
     methods: dict[str, _Bound] = field(default_factory=dict)
+    endings: dict[tuple[str, bytes], _Bound] = field(default_factory=dict)
+
+    def bound(self, method: str, raw: bytes) -> _Bound | None:
+        for (own, ending), bound in self.endings.items():
+            if own == method and raw.endswith(ending):
+                return bound
+        return self.methods.get(method)
 
 
 class _DocumentedRoute(APIRoute):
@@ -121,6 +131,9 @@ class Application(FastAPI):
             path = self._exact.setdefault(call.path.encode(), _Path(call.data_api))
         # two paths of one prefix (an id, two ids) share a handler, which tells them apart
         path.methods.setdefault(call.method, bound)
+        ending = call.path.rpartition("}")[2] if brace else ""
+        if ending:
+            path.endings[call.method, ending.encode()] = bound
         self.router.add_api_route(
             call.path,
             handler,
@@ -144,7 +157,7 @@ class Application(FastAPI):
         bound = None
         if path is not None:
             # OPA refuses HEAD, and nobody decides for an answer that is thrown away
-            bound = path.methods.get("GET" if method == "HEAD" and not path.data_api else method)
+            bound = path.bound("GET" if method == "HEAD" and not path.data_api else method, raw)
         request = Request(scope, receive)
         try:
             if bound is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, get_args
 
 from enrich.decisions import Cause, DecisionName
+from enrich.decisions.replay import REASONS
 from enrich.events.model import (
     AUTHORITY_OUTCOMES,
     INT64_MAX,
@@ -94,6 +95,7 @@ def components() -> dict[str, Schema]:
             }
         ),
         "DecisionRecord": _decision_record(),
+        "Replayed": _replayed(),
         "Suspension": _object(
             {
                 "scope": {"enum": list(SCOPES)},
@@ -177,6 +179,27 @@ def _object(properties: dict[str, Schema], required: tuple[str, ...] | None = No
         "properties": properties,
         "additionalProperties": False,
     }
+
+
+def _replayed() -> Schema:
+    verdict: Schema = {"enum": ["VALID", "INVALID", "INCONCLUSIVE"]}
+    text_or_null: Schema = {"type": ["string", "null"]}
+    reason = _object(
+        {"code": {"enum": list(REASONS)}, "verdict": verdict, "message": {"type": "string"}},
+        required=("code", "verdict", "message"),
+    )
+    return _object(
+        {
+            "decision_id": text_or_null | {"description": "null where the line can't be read any more"},
+            "seq": _COUNT,
+            "as_of": text_or_null,
+            "path": text_or_null,
+            "decision": text_or_null,
+            "verdict": verdict,
+            "reasons": {"type": "array", "items": reason | {"additionalProperties": True}},
+            "checked": {"type": "array", "items": {"type": "string"}},
+        }
+    )
 
 
 def _decision_record() -> Schema:

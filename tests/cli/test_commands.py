@@ -461,7 +461,7 @@ def test_it_runs_as_a_module_too(directory: Path) -> None:
 
 def test_help_names_every_command(directory: Path) -> None:
     answer = enrich("--help", cwd=directory)
-    for command in ("serve", "ingest", "context", "events", "decisions", "sql", "check", "reload", "journal"):
+    for command in ("serve", "ingest", "context", "events", "decisions", "replay", "sql", "check", "reload", "journal"):
         assert command in answer.stdout
 
 
