@@ -330,7 +330,9 @@ class Settings(BaseSettings):
             days = getattr(self, name)
             if days is not None and days < self.retention_days:
                 raise ValueError(f"{name} `{days}` is shorter than retention_days `{self.retention_days}`")
+        return self
 
+    @model_validator(mode="after")
     def _bundles(self) -> Settings:
         """INVARIANT: no setting about verification stands there and does nothing."""
         if self.bundle_verification_key is not None:

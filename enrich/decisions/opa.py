@@ -29,6 +29,7 @@ from enrich.decisions._shape import boolean_rules
 from enrich.decisions._worker import AnswerError, decode_json
 from enrich.decisions.policies import PolicySet
 from enrich.decisions.protocol import OPA, TIMED_OUT, Condition, DataPath, Defined, Failed, Outcome, Undefined
+from enrich.decisions.reads import Reads, reads_of
 from enrich.errors import EvaluationError
 
 __all__ = ["OpaEvaluator", "OpaPolicies"]
@@ -75,6 +76,7 @@ class OpaEvaluator:
             revision = policies.version if own else policies.revision or policies.version
             write_bundle(policies, directory, revision)
             plan = self._executable.plan(policies, directory)
+            reads = reads_of(plan)
             expected = Expected(self._executable.version, revision, policies, rule_paths(plan), own)
         except BaseException:
             remove()
@@ -84,7 +86,7 @@ class OpaEvaluator:
         else:
             remove()
             watch = Watch(expected, address=self._address)
-        prepared = OpaPolicies(expected, boolean_rules(plan), watch, self._limit_seconds)
+        prepared = OpaPolicies(expected, boolean_rules(plan), reads, watch, self._limit_seconds)
         if not watch.wait_ready(_START_SECONDS if own else _FIRST_SECONDS) and own:
             problem = watch.problem
             watch.stop()
@@ -96,11 +98,17 @@ class OpaPolicies:
     """Policies that an OPA holds, to be asked by any number of threads; made by `OpaEvaluator.prepare`."""
 
     def __init__(
-        self, expected: Expected, booleans: frozenset[DataPath], watch: Watch, limit_seconds: float
+        self,
+        expected: Expected,
+        booleans: frozenset[DataPath],
+        reads: Mapping[DataPath, Reads],
+        watch: Watch,
+        limit_seconds: float,
     ) -> None:
         self.policies = expected.policies
         self.rules = expected.rules
         self.booleans = booleans & expected.rules
+        self._reads = reads
         self._branches = {path[:n] for path in expected.policies.packages.values() for n in range(1, len(path) + 1)}
         self._branches |= {rule[:n] for rule in self.rules for n in range(1, len(rule))}
         self._expected = expected
@@ -136,6 +144,10 @@ class OpaPolicies:
                 return self._undefined(path)
             outcome = Defined(outcome.value[segment])
         return outcome
+
+    def reads(self, path: DataPath) -> Reads | None:
+        """See `Prepared.reads`."""
+        return self._reads.get(path)
 
     def condition(self) -> Condition:
         """See `Watched.condition`."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -43,8 +41,6 @@ class PolicySet:
     modules: Mapping[str, str]
     packages: Mapping[str, tuple[str, ...]]
     data: Mapping[str, Any]
-    version: str  # "sha256:..."
-    revision: str | None = None  # the one that a `.manifest` names
     version: str
     revision: str | None = None
     wasm: bytes | None = None
@@ -69,11 +65,11 @@ def load_policies(directory: Path, *, tests: bool = False) -> PolicySet:
         name = path.relative_to(directory)
         if any(part.startswith(".") for part in name.parts):
             continue
-        if path.suffix == ".rego" and (tests or not path.name.endswith("_test.rego")):
-            modules[name.as_posix()] = _text(path, name.as_posix())
-        elif path.name in _DATA_FILES:
-            _merge(data, _document(path, name), name.as_posix())
-    return replace(policy_set(modules, data), revision=_revision(directory))
+        if is_module(path.name) or (tests and path.suffix == ".rego"):
+            modules[name.as_posix()] = module_text(path.read_bytes(), name.as_posix())
+        elif path.name in DATA_FILES:
+            add_document(data, path.read_bytes(), name.as_posix())
+    return policy_set(modules, data, revision=_revision(directory))
 
 
 def _revision(directory: Path) -> str | None:
@@ -89,11 +85,6 @@ def _revision(directory: Path) -> str | None:
     if revision is not None and not isinstance(revision, str):
         raise PolicyError(f"`.manifest` has revision {show(revision)}, not a string", code="invalid_data")
     return revision or None
-        if is_module(path.name) or (tests and path.suffix == ".rego"):
-            modules[name.as_posix()] = module_text(path.read_bytes(), name.as_posix())
-        elif path.name in DATA_FILES:
-            add_document(data, path.read_bytes(), name.as_posix())
-    return policy_set(modules, data)
 
 
 def is_module(name: str) -> bool:

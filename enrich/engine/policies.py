@@ -82,7 +82,7 @@ def prepare_policies(source: Path | None, settings: Settings) -> LivePolicies | 
     except BaseException:
         prepared.close()
         raise
-    return LivePolicies(prepared, decisions, {"name": evaluator.name, "version": evaluator.version})
+    return LivePolicies(prepared, decisions, {"name": evaluator.name, "version": evaluator.version}, source.name)
 
 
 def evaluator_stats(policies: LivePolicies | None) -> dict[str, int]:
@@ -94,4 +94,3 @@ def evaluator_stats(policies: LivePolicies | None) -> dict[str, int]:
         "replaced_total": condition.replaced,
         "abandoned_total": condition.abandoned,
     }
-    return LivePolicies(prepared, decisions, {"name": evaluator.name, "version": evaluator.version}, source.name)

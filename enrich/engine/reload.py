@@ -78,11 +78,6 @@ def _let_go(policies: LivePolicies | None, state: State) -> None:
 def _with_catalog(
     engine: Engine, parts: Parts, state: State, catalog: Catalog, policies: LivePolicies | None
 ) -> None:
-    if not new_catalog and _names(policies) == _names(state.policies):
-        return _report(engine, False, [])
-    if not new_catalog:
-        _go_live(parts, state, live, policies)
-        return _report(engine, True, [])
     position = engine.caught_up(_CATCH_UP_SECONDS)
     index = index_from_duckdb(catalog, parts.settings, parts.history, lambda what, done, total: None, at_seq=position)
     seen = max(position, link_tail(index, parts.journal.read(after=position)))
@@ -147,11 +142,6 @@ def _go_live(parts: Parts, state: State, live: Live, policies: LivePolicies | No
 
 def _version(policies: LivePolicies | None) -> str | None:
     return None if policies is None else policies.version
-
-
-def _names(policies: LivePolicies | None) -> tuple[str, str | None] | None:
-    """What a reload goes by: a bundle that is the same under another revision goes live too."""
-    return None if policies is None else (policies.version, policies.prepared.policies.revision)
 
 
 def _report(engine: Engine, changed: bool, problems: list[str]) -> ReloadReport:

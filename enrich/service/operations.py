@@ -17,7 +17,7 @@ from enrich.errors import BadRequestError, BusyError, IndexNotReadyError
 from enrich.events.json import strict_loads
 from enrich.journal import Anchor, VerifyReport, parse_anchor, verify
 from enrich.service.answers import Answer, json_answer
-from enrich.service.requests import query, refuse_body
+from enrich.service.requests import query, read_body, refuse_body
 from enrich.service.runtime import Runtime
 
 __all__ = ["OperatorRoutes", "verify_body"]

@@ -1,4 +1,4 @@
-"""Enriched decisions against a bare OPA that is given the enriched input; what journal, projection and a socket cost."""
+"""Enriched decisions against a bare OPA that is given the enriched input; what journal and projection cost."""
 
 from __future__ import annotations
 
@@ -220,8 +220,11 @@ def _real_opa(root: Path, documents: list[dict[str, Any]], enriched: list[bytes]
             Row(
                 "a recorded decision through a real OPA on a Unix socket against calling OPA bare, same client library"
                 + ("" if fsync else ", without the journal's fsync"),
-                f"<= {target:g} x its p50", f"{ratio:.1f} x", f"{ours}; bare {theirs}", ratio <= target,
-            )  # fmt: skip
+                f"<= {target:g} x its p50",
+                f"{ratio:.1f} x",
+                f"{ours}; bare {theirs}",
+                ratio <= target,
+            )
         )
     return rows
 
