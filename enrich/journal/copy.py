@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from enrich.journal.disk import Disk
 from enrich.journal.format import FORMAT, Position, corrupt
 from enrich.journal.identity import Identity
 from enrich.journal.recovery import BEGINNING
-from enrich.journal.segment import Manifest, Scan, manifest_path, read_manifest, scan, segment_path
+from enrich.journal.segment import Manifest, Scan, current_manifest_path, manifest_path, read_manifest, scan, segment_path
 from enrich.journal.sidecar import DIRECTORY, sidecar_path
 
 __all__ = ["CopiedFile", "JournalCopy", "copied_file", "copy_journal"]
@@ -132,8 +132,9 @@ class _Copy:
             raise JournalBehindError(
                 f"the journal ends at {show(walk.end.seq)}, before {show(self._upto.seq)}", seq=self._upto.seq
             )
-        said = manifest_path(self._source, number)
+        said = current_manifest_path(self._source, number)
         told = read_manifest(said) if said.exists() else manifest
+        manifest = replace(manifest, pruned=told.pruned)
         if told != manifest and told.last_seq <= self._upto.seq:
             raise corrupt("the segment is not what its manifest says", path.name, seq=walk.end.seq)
         self._write(manifest_path(self._target, number).name, manifest.encode())
