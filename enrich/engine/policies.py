@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from enrich.decisions import (
     Condition,
@@ -54,6 +54,17 @@ class LivePolicies:
     def condition(self) -> Condition:
         """How their evaluator fares; one that can't say is well."""
         return self.prepared.condition() if isinstance(self.prepared, Watched) else Condition()
+
+    def provenance(self) -> dict[str, Any]:
+        """What an answer of theirs was made with, in the form of OPA's Data API."""
+        policies = self.prepared.policies
+        return {
+            "version": self.evaluator["version"],
+            "build_commit": "",
+            "build_timestamp": "",
+            "build_hostname": "",
+            "bundles": {"policies": {"revision": policies.revision or policies.version}},
+        }
 
     def same_as(self, other: LivePolicies | None) -> bool:
         """Whether they have the same text, and their bundle the same revision."""

@@ -47,6 +47,11 @@ is 400, and a path below a value or at a function undefined, where OPA has 500; 
 end of a path stays a part of it; `metrics` has two timers, `provenance` names this program's version and the file or
 directory of the policies without the path to it, and `instrument` and `explain` add nothing;
 `GET /`, writes, `/v1/query`, `/v1/compile` and the rest of OPA's calls are not served.
+end of a path stays a part of it; `metrics` has two timers, and `instrument` no more
+than these; `provenance` (of v1, as OPA has it) names the evaluator's version and one bundle, `policies`, with the
+revision in the policies' `.manifest` or, without one, their content hash, and is left out of a repeated answer and
+while other policies go live; `explain` adds nothing; `GET /`, writes, `/v1/query`, `/v1/compile` and the rest of OPA's
+calls are not served.
 
 **Durable answers.** An answer leaves only when everything it has seen is on disk.
 """

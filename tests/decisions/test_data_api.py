@@ -163,6 +163,13 @@ DEVIATIONS = [
 ]
 
 
+#: parameters that add to the answer, or don't
+ASKED_FOR = [
+    *(f"{name}={value}" for name in ("provenance", "metrics", "instrument") for value in ("TRUE", "false", "1")),
+    *("provenance", "metrics", "instrument", "pretty", "provenance=false&provenance=true", "explain=off", "explain"),
+]
+
+
 @pytest.fixture(scope="module")
 def opa_port() -> Iterator[int]:
     with serve_opa(POLICIES) as port:
@@ -224,6 +231,25 @@ def test_a_named_deviation_refuses_where_opa_guesses(
     assert isinstance(got, DataAnswer)
     assert got.status == status
     assert cause in (got.body["code"], *(e["code"] for e in got.body.get("errors", ())))
+
+
+@pytest.mark.parametrize("asked_for", ASKED_FOR)
+@pytest.mark.parametrize("version", ["v1", "v0"])
+def test_what_is_asked_for_besides_stands_in_the_answer_as_in_opas(
+    version: str, asked_for: str, opa_port: int, policies: Prepared
+) -> None:
+    call = post(f"/{version}/data/shop/price?{asked_for}", '{"input":{}}')
+    _, _, body = theirs(opa_port, call)
+    url = urlsplit(call.target)
+    parameters = parse_qs(url.query, keep_blank_values=True)
+    query = read("POST", url.path, parameters, call.type, b'{"input":{}}', loads=LOADS)
+    assert not isinstance(query, Redirect)
+    got = answer(query, policies.evaluate(query.path, b"{}"), metrics={"n": 1}, provenance={"version": "x"})
+    if version == "v0":
+        assert got.body == body
+    else:
+        assert got.body.keys() == body.keys()
+        assert got.body["result"] == body["result"]
 
 
 def test_the_answer_carries_id_metrics_and_the_graver_warning(policies: Prepared) -> None:

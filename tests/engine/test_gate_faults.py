@@ -15,6 +15,7 @@ import duckdb
 import pytest
 
 from enrich import Engine
+from enrich.decisions.embedded import EmbeddedPolicies
 from enrich.engine.results import Decision
 from enrich.errors import EnrichError, HistoryBehindError, JournalFullError
 from enrich.history import store
@@ -53,22 +54,26 @@ def allowed_in_journal(engine: Engine) -> set[str]:
 
 def test_policies_that_do_not_end_are_refused_counted_and_make_the_engine_not_ready(tmp_path: Path) -> None:
     with open_gated(tmp_path, LOOPS) as engine:
+        live = engine.live_policies
+        assert live is not None
+        assert isinstance(live.prepared, EmbeddedPolicies)
+        live.prepared._limit_seconds = 0.3
         for n in range(4):
             assert engine.health().ready
-            late = decide(engine, request(loops=True), deadline=time.monotonic() + 0.4)
+            late = decide(engine, request(loops=True))
             assert (late.decision, late.cause) == ("DENY", "evaluation_timeout")
             assert engine.stats()["evaluator"]["abandoned_total"] == n + 1
         health = engine.health()
         assert not health.ready
         assert "abandoned" in health.reasons[0]
         assert engine.stats()["evaluator"] == {"ready": 0, "circuit": 0, "replaced_total": 4, "abandoned_total": 4}
+        live.prepared._limit_seconds = 20
         assert decide(engine).decision == "ALLOW"  # others go on being answered
         assert event_counts(engine) == {"allowed": 1, "denied": 4, "asked": 0}
 
 
 def test_a_full_disk_refuses_decisions_and_every_allow_is_in_the_journal(small_disk: Path, tmp_path: Path) -> None:
     open_gated(tmp_path, AT_MOST.format(agent=10_000, team=10_000)).close()
-    definitions = {"queries": tmp_path / "queries", "policies": tmp_path / "policies"}
     filler, answered = small_disk / "filler", set()
 
     def opened() -> Engine:
@@ -76,6 +81,8 @@ def test_a_full_disk_refuses_decisions_and_every_allow_is_in_the_journal(small_d
             small_disk / "data",
             queries=definitions["queries"],
             policies=definitions["policies"],
+            queries=tmp_path / "queries",
+            policies=tmp_path / "policies",
             settings=Settings(segment_bytes=64 << 10, disk_low_bytes=0, deadline_ms=20_000),
         )
 
