@@ -16,6 +16,7 @@ import pytest
 from enrich.decisions import EmbeddedEvaluator, load_policies, policy_set
 from enrich.decisions.replay import REASONS
 from enrich.signals import load_catalog
+from tests.decisions.opa_server import opa_binary
 
 from .decisions.opa_server import opa_binary
 
@@ -93,6 +94,8 @@ def test_commands_run(snippet: Snippet, tmp_path: Path) -> None:
     lines = [line for line in lines if line not in _ELSEWHERE]
     if not lines:
         return
+    if re.search(r"^opa |--evaluator opa", "\n".join(lines), re.MULTILINE):
+        opa_binary()
     _checkout(tmp_path)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     if any(line.startswith("opa ") for line in lines):

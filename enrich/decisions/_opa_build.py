@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import tarfile
 from collections.abc import Mapping
 from io import BytesIO
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -22,7 +24,14 @@ __all__ = ["BUNDLE", "Executable", "write_bundle"]
 BUNDLE: Final = "policies"
 _SECONDS: Final = 60.0
 _VERSION: Final = re.compile(r"^Version: (\S+)$", re.MULTILINE)
-_EMPTY: Final = re.compile(r'entrypoint "([^"]*)" does not refer to a rule')
+#: of every rule that is no function: its package, and the terms of its name
+_HEADS: Final = """{head |
+    some text in input
+    module := rego.parse_module("m.rego", text)
+    some rule in module.rules
+    not rule.head.args
+    head := [module["package"].path, rule.head.ref]
+}"""
 #: OPA's codes of errors to ours; all others are `invalid_policy`
 _CODES: Final = {
     "rego_parse_error": "rego_parse_error",
@@ -94,40 +103,57 @@ class Executable:
         checked = self._run("check", "--bundle", BUNDLE, "--format", "json", directory=directory)
         if checked.returncode != 0:
             raise _refusal(checked.stdout + checked.stderr, policies.modules)
-        entries = sorted({"/".join(path) for path in policies.packages.values()})
-        while entries:
-            arguments = [part for entry in entries for part in ("-e", entry)]
-            built = self._run(
-                "build", "--target", "plan", "--bundle", BUNDLE, "--output", "plan.tar.gz", *arguments,
-                directory=directory,
-            )  # fmt: skip
-            if built.returncode == 0:
-                return _plan_of((directory / "plan.tar.gz").read_bytes())
-            said = built.stdout + built.stderr
-            empty = _EMPTY.search(said.decode("utf-8", "replace"))
-            if empty is None or empty[1] not in entries:
-                raise _refusal(said, policies.modules)
-            entries.remove(empty[1])  # a package without rules
-        return {"funcs": {"funcs": []}, "static": {}}
+        rules = self._rules(policies, directory)
+        if not rules:
+            return {"funcs": {"funcs": []}, "static": {}}
+        package = "enrich_" + policies.version.removeprefix("sha256:")[:16]
+        read = (f"all contains data{''.join(f'[{json.dumps(name)}]' for name in path)}\n" for path in sorted(rules))
+        (directory / "entry.rego").write_text("\n".join((f"package {package}\n", *read)))
+        built = self._run(
+            "build", "--target", "plan", "--entrypoint", f"{package}/all", "--output", "plan.tar.gz",
+            BUNDLE, "entry.rego", directory=directory,
+        )  # fmt: skip
+        if built.returncode != 0:
+            raise _refusal(built.stdout + built.stderr, policies.modules)
+        return _plan_of((directory / "plan.tar.gz").read_bytes(), package)
 
-    def _run(self, *arguments: str, directory: Path) -> subprocess.CompletedProcess[bytes]:
+    def _rules(self, policies: PolicySet, directory: Path) -> set[tuple[str, ...]]:
+        """Every rule. A plan holds what its entry point needs, and one that is a package, or some rules, OPA does not
+        take (`function used as reference`): a rule that reads them all is one that it does."""
+        texts = orjson.dumps(list(policies.modules.values()))
+        parsed = self._run("eval", "--stdin-input", "--format", "json", _HEADS, directory=directory, given=texts)
+        try:
+            heads = orjson.loads(parsed.stdout)["result"][0]["expressions"][0]["value"]
+        except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
+            raise _refusal(parsed.stdout + parsed.stderr, policies.modules) from None
+        return {_fixed(head) for head in heads}
+
+    def _run(self, *arguments: str, directory: Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         try:
             return subprocess.run(
                 [self.path, *arguments],
-                cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False,
+                cwd=directory, input=given, capture_output=True, timeout=_SECONDS, check=False,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConfigError(f"opa_path {show(self.path)} does not run: {error}", setting="opa_path") from error
 
 
-def _plan_of(bundle: bytes) -> dict[str, Any]:
+def _fixed(head: Any) -> tuple[str, ...]:
+    """The path of a rule, as far as it does not depend on anything."""
+    package, (first, *others) = head
+    fixed = takewhile(lambda term: term["type"] == "string", others)
+    return (*(term["value"] for term in package[1:]), first["value"], *(term["value"] for term in fixed))
+
+
+def _plan_of(bundle: bytes, without: str) -> dict[str, Any]:
+    """The plan in a bundle, apart from one package."""
     with tarfile.open(fileobj=BytesIO(bundle)) as archive:
         for member in archive:
             file = archive.extractfile(member) if member.name.lstrip("/") == "plan.json" else None
             if file is not None:
                 plan: dict[str, Any] = orjson.loads(file.read())
-                # what is not there is null, where the embedded interpreter's plan has an empty list
-                plan["funcs"]["funcs"] = plan["funcs"].get("funcs") or []
+                functions = plan["funcs"].get("funcs") or []
+                plan["funcs"]["funcs"] = [f for f in functions if f["path"][1:2] != [without]]
                 return plan
     raise PolicyError("the executable built no plan of the policies")
 

@@ -18,6 +18,7 @@ import pytest
 from enrich.decisions import (
     Condition,
     Defined,
+    EmbeddedEvaluator,
     Failed,
     OpaEvaluator,
     Outcome,
@@ -172,6 +173,21 @@ def test_packages_without_rules_and_no_packages_at_all_are_no_matter(evaluator: 
     assert empty.evaluate((), None) == Defined({"a": 1})
     assert (empty.rules, empty.evaluate(("b",), None)) == (frozenset(), Undefined(has_rules=False))
     empty.watch.stop()
+
+
+def test_every_rule_is_found_however_it_is_named(evaluator: OpaEvaluator) -> None:
+    names = ["default a := 1", "b.c.d := 1", 'e["x/y"] := 1', "g[input.k].h := 1", "i contains 1", "f(x) := x"]
+    prepared = evaluator.prepare(policy_set({"p.rego": HEAD + "\n\n".join(names)}))
+    assert prepared.rules == {("p", *rule.split(".")) for rule in ("a", "b.c.d", "e.x/y", "g", "i")}
+    prepared.watch.stop()
+
+
+def test_the_shipped_policies_load(evaluator: OpaEvaluator) -> None:
+    prepared = evaluator.prepare(load_policies(Path(__file__).parents[2] / "policies"))
+    embedded = EmbeddedEvaluator().prepare(prepared.policies)
+    assert (prepared.rules, prepared.booleans) == (embedded.rules, embedded.booleans)
+    embedded.close()
+    prepared.watch.stop()
 
 
 @pytest.mark.parametrize("path", ["/nowhere/opa", "cat"])
