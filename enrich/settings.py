@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         description="Directory of Rego policies, or an OPA bundle (`bundle.tar.gz`); without it nothing can be "
         "decided, only enriched.",
     )
+    shadow_policies: Path | None = Field(
+        default=None,
+        description="Directory or bundle of policies that are asked after the live ones and never answer: what they "
+        "would have decided stands in the record.",
+    )
     host: str = Field(
         default="127.0.0.1", min_length=1, description="Address to listen on; without tokens only loopback."
     )
@@ -177,6 +182,13 @@ class Settings(BaseSettings):
         default=("decision", "allow"),
         description="Rules whose answers are decisions, counted and recorded: a name means that rule in every package, "
         "a dotted path that one rule. Empty: nothing is.",
+    )
+
+    shadow_limit_ms: Integer = Field(
+        default=50,
+        ge=1,
+        le=60_000,
+        description="How long a decision waits for the shadow policies, in ms; with less time left they are skipped.",
     )
 
     # How bundles are verified
@@ -342,6 +354,15 @@ class Settings(BaseSettings):
         for name in ("key_id", "scope", "exclude"):
             if getattr(self, f"bundle_verification_{name}"):
                 raise ValueError(f"bundle_verification_{name} is set, and bundle_verification_key is not")
+        return self
+
+    @model_validator(mode="after")
+    def _shadow(self) -> Settings:
+        if self.shadow_policies is not None and self.shadow_limit_ms >= self.deadline_ms:
+            raise ValueError(
+                f"shadow_limit_ms `{self.shadow_limit_ms}` is not below deadline_ms `{self.deadline_ms}`: the shadow "
+                "policies would never be asked"
+            )
         return self
 
     @property

@@ -24,6 +24,7 @@ def decisions(
     org: Annotated[str | None, typer.Option(help="Only about this org.")] = None,
     decision: Annotated[str | None, typer.Option(help="ALLOW, REQUIRE_HUMAN or DENY.")] = None,
     path: Annotated[str | None, typer.Option(help="Only of this path, such as gantral/authority/decision.")] = None,
+    differs: Annotated[bool, typer.Option("--differs", help="Only where shadow policies decide otherwise.")] = False,
     since: Annotated[str | None, typer.Option(metavar="T", help="Decided at or after, RFC 3339.")] = None,
     until: Annotated[str | None, typer.Option(metavar="T", help="Decided at or before, RFC 3339.")] = None,
     cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
@@ -38,7 +39,7 @@ def decisions(
     """Print decisions, newest first."""
     filters = {
         "agent": agent, "team": team, "workflow": workflow, "org": org, "decision": decision, "path": path,
-        "since": since, "until": until, "cursor": cursor,
+        "shadow": "differs" if differs else None, "since": since, "until": until, "cursor": cursor,
     }  # fmt: skip
     settings = settings_of(config, data=data, queries=queries)
     with open_target(settings, service_url(call, url, data=data, queries=queries), token) as target:
@@ -46,7 +47,7 @@ def decisions(
     if json:
         print_json(page)
     else:
-        print_page(page, "decisions", _COLUMNS, _IDS)
+        print_page(page, "decisions", _COLUMNS, _IDS if not differs else ("shadow", *_IDS))
 
 
 def decision(

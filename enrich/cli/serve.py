@@ -45,7 +45,7 @@ def serve(
     from enrich.service import configure_logs, serve_engine  # imports that --help need not wait for
 
     configure_logs(settings.log_level, settings.log_format)
-    sources = [p for p in (settings.queries, settings.policies) if p is not None]
+    sources = [p for p in (settings.queries, settings.policies, settings.shadow_policies) if p is not None]
     with open_engine(settings) as engine:
         serve_engine(
             engine,

@@ -101,7 +101,8 @@ def open_engine(settings: Settings, *, temporary: bool = False) -> Iterator[Engi
                     progress=progress,
                 )
         except PolicyError as error:
-            raise _located(error, settings.policies) from error
+            shadow = "shadow" in error.detail
+            raise _located(error, settings.shadow_policies if shadow else settings.policies) from error
     try:
         yield engine
     finally:

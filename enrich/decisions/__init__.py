@@ -26,6 +26,7 @@ from enrich.decisions.protocol import (
 )
 from enrich.decisions.reads import Reads, reads_of
 from enrich.decisions.record import Question, decision_body, path_text
+from enrich.decisions.shadow import ShadowVerdict
 from enrich.decisions.signatures import Verification
 from enrich.decisions.verdict import Cause, DecisionName, Verdict, judge, refuse
 
@@ -48,6 +49,7 @@ __all__ = [
     "Prepared",
     "Question",
     "Reads",
+    "ShadowVerdict",
     "Undefined",
     "Verdict",
     "Verification",

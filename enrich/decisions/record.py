@@ -12,6 +12,7 @@ import orjson
 
 from enrich.context import canonical_json, check_id, context_hash
 from enrich.decisions.protocol import DataPath
+from enrich.decisions.shadow import ShadowVerdict
 from enrich.decisions.verdict import OUTCOMES, Verdict
 from enrich.errors import InvalidEntityIdError
 from enrich.events.canonical import format_us
@@ -81,12 +82,14 @@ def decision_body(
     settings_hash: str,
     evaluator: Mapping[str, str],
     strict_builtin_errors: bool,
+    shadow: ShadowVerdict | None = None,
 ) -> dict[str, Any]:
     """The body of a `decision` record.
 
     Args:
         history: the context.
         input_json: the canonical bytes of the enriched input; they stand in the record as they are.
+        shadow: what other policies said; None when none were to be asked.
     """
     as_of = format_us(as_of_us)
     entities = question.entities
@@ -124,6 +127,7 @@ def decision_body(
         "result": verdict.result,
         "decision": verdict.decision,
         "cause": verdict.cause,
+        "shadow": None if shadow is None else shadow.body(),
         "event": event,
         "lease": None,
         "suspensions": history["suspensions"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from enrich.context import canonical_json
+from enrich.decisions import PolicySet
 from enrich.engine.policies import LivePolicies
 from enrich.errors import EnrichError
 from enrich.journal import Position
@@ -44,19 +45,21 @@ def saved_definitions(data: Path) -> SavedDefinitions | None:
 
 
 def _body(parts: Parts, catalog: Catalog, policies: LivePolicies | None) -> dict[str, Any]:
-    texts = None
-    if policies is not None:
-        source = policies.prepared.policies
-        texts = {
-            "version": source.version,
-            "revision": source.revision,
-            "modules": dict(source.modules),
-            "data": dict(source.data),
-        }
+    shadow = None if policies is None else policies.shadow
     return {
         "catalog": {"version": catalog.version, "sources": dict(catalog.sources)},
-        "policies": texts,
+        "policies": None if policies is None else _texts(policies.prepared.policies),
+        "shadow_policies": None if shadow is None else _texts(shadow.prepared.policies),
         "settings": parts.settings.shaping(),
+    }
+
+
+def _texts(source: PolicySet) -> dict[str, Any]:
+    return {
+        "version": source.version,
+        "revision": source.revision,
+        "modules": dict(source.modules),
+        "data": dict(source.data),
     }
 
 

@@ -391,7 +391,8 @@ class Engine:
 
         Args:
             since, until: bounds of as_of, both inclusive.
-            filters: `agent`, `team`, `workflow`, `org`, `decision`, `path` (as in a URL, `gantral/authority/decision`).
+            filters: `agent`, `team`, `workflow`, `org`, `decision`, `path` (as in a URL, `gantral/authority/decision`),
+                `shadow` (`agrees` or `differs`: how the shadow policies decide).
 
         Raises:
             HistoryBehindError: DuckDB did not catch up with what is durable within a second.

@@ -28,6 +28,7 @@ from enrich.decisions import (
     Failed,
     Outcome,
     Question,
+    ShadowVerdict,
     Verdict,
     check_key,
     decision_body,
@@ -183,6 +184,7 @@ class Gate:
                 self.answered.check_room(taken.as_of_us)
             stages["context"] = perf_counter_ns() - began
             verdict, input_json, policies = self._judge(asked, taken, stages)
+            shadow = self._beside(policies, asked, verdict, input_json, stages)
             decision_id = str(uuid4())
             body = decision_body(
                 question,
@@ -197,6 +199,7 @@ class Gate:
                 settings_hash=self._settings_hash,
                 evaluator=policies.evaluator,
                 strict_builtin_errors=asked.strict,
+                shadow=shadow,
             )
             began = perf_counter_ns()
             try:
@@ -208,7 +211,7 @@ class Gate:
                 self.answered.put(
                     asked.tag, Answered(appended.seq, taken.as_of_us, asked.request_hash, decision_id, verdict)
                 )
-            return Decision(decision_id, verdict, appended.last_seq, "recorded", stages, policies.provenance)
+            return Decision(decision_id, verdict, appended.last_seq, "recorded", stages, policies.provenance, shadow)
 
     def _judge(
         self, asked: _Asked, taken: Taken, stages: dict[str, int]
@@ -250,6 +253,19 @@ class Gate:
         if isinstance(outcome, Failed):
             self._log.warning("evaluation_failed", code=outcome.code, path=path)
         return outcome
+
+    def _beside(
+        self, policies: LivePolicies, asked: _Asked, verdict: Verdict, input_json: bytes, stages: dict[str, int]
+    ) -> ShadowVerdict | None:
+        """What the shadow policies say to the same bytes; None when there are none, or the live ones were not asked."""
+        if policies.shadow is None or verdict.cause in ("suspended", "history_unavailable"):
+            return None
+        began = perf_counter_ns()
+        left = asked.deadline - time.monotonic() - _KEPT_SECONDS
+        path = asked.question.path
+        said = policies.shadow.ask(path, input_json, strict=asked.strict, left_seconds=left)
+        stages["shadow"] = perf_counter_ns() - began
+        return said
 
     def _order(self, record: PreparedRecord, asked: _Asked, verdict: Verdict) -> Appended:
         """Give the record its place, on whatever index is live: the record names the catalog that it was made with.

@@ -17,6 +17,8 @@ from enrich.decisions import (
     evaluator_of,
     load_source,
 )
+from enrich.engine.shadow import Shadow
+from enrich.errors import ConfigError, PolicyError
 from enrich.settings import Settings
 
 __all__ = ["LivePolicies", "evaluator_stats", "prepare_policies"]
@@ -26,8 +28,8 @@ _CIRCUITS: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 @dataclass(frozen=True, slots=True)
 class LivePolicies:
-    """Policies ready to be asked, which of their rules are decisions, who evaluates them (name, version), and what the
-    directory or bundle that they came from is called.
+    """Policies ready to be asked, which of their rules are decisions, who evaluates them (name, version), what the
+    directory or bundle that they came from is called, and the policies that are asked beside them.
 
     Whoever asks reads this object once, so that a path is gated by the very policies that it is evaluated on.
     """
@@ -36,6 +38,7 @@ class LivePolicies:
     decisions: DecisionPaths
     evaluator: Mapping[str, str]
     source: str = ""
+    shadow: Shadow | None = None
 
     @property
     def version(self) -> str:
@@ -72,24 +75,34 @@ class LivePolicies:
         theirs = None if other is None else other.prepared.policies
         return theirs is not None and (ours.version, ours.revision) == (theirs.version, theirs.revision)
 
+    def names(self) -> tuple[str | None, ...]:
+        """What a reload goes by: a bundle that is the same under another revision goes live too."""
+        both = [self.prepared, *([] if self.shadow is None else [self.shadow.prepared])]
+        return tuple(text for one in both for text in (one.policies.version, one.policies.revision))
+
     def close(self) -> None:
         """Let go of them; what they still evaluate comes to its end."""
+        if self.shadow is not None:
+            self.shadow.close()
         self.prepared.close()
 
 
 def prepare_policies(source: Path | None, settings: Settings) -> LivePolicies | None:
-    """The policies of a directory or bundle, ready to be asked; None without one.
+    """The policies of a directory or bundle, ready to be asked, their shadow with them; None without one.
 
     Raises:
-        PolicyError: they do not load.
-        ConfigError: a decision path of the settings is no rule of theirs, or the key of bundles can't be used.
+        PolicyError: they do not load; `shadow` in `detail` says that it is the shadow policies.
+        ConfigError: a decision path of the settings is no rule of theirs, the key of bundles can't be used, or there
+            are shadow policies only.
     """
     if source is None:
+        if settings.shadow_policies is not None:
+            raise ConfigError("there are shadow policies and no policies", setting="shadow_policies")
         return None
-    evaluator = evaluator_of(settings)
-    prepared = evaluator.prepare(load_source(source, Verification.of(settings)))
+    prepared, evaluator = _prepare(source, settings)
     try:
         decisions = DecisionPaths(settings.decision_paths, prepared.rules)
+        shadow = _prepare_shadow(settings)
     except BaseException:
         prepared.close()
         raise
@@ -105,3 +118,23 @@ def evaluator_stats(policies: LivePolicies | None) -> dict[str, int]:
         "replaced_total": condition.replaced,
         "abandoned_total": condition.abandoned,
     }
+    return LivePolicies(prepared, decisions, evaluator, source.name, shadow)
+
+
+def _prepare_shadow(settings: Settings) -> Shadow | None:
+    source = settings.shadow_policies
+    if source is None:
+        return None
+    try:
+        prepared, evaluator = _prepare(source, settings)
+    except PolicyError as error:
+        raise PolicyError(
+            f"shadow policies: {error.message}", code=error.error_code, **{**error.detail, "shadow": True}
+        ) from error
+    return Shadow(prepared, evaluator, settings.shadow_limit_ms / 1000, source.name)
+
+
+def _prepare(source: Path, settings: Settings) -> tuple[Prepared, dict[str, str]]:
+    evaluator = evaluator_of(settings)
+    prepared = evaluator.prepare(load_source(source, Verification.of(settings)))
+    return prepared, {"name": evaluator.name, "version": evaluator.version}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from enrich.decisions import Cause, DecisionName, Defined, Outcome, Verdict
+from enrich.decisions import Cause, DecisionName, Defined, Outcome, ShadowVerdict, Verdict
 from enrich.events import Rejection
 
 __all__ = ["CheckReport", "Decision", "Evaluation", "Readiness", "RecordResult", "ReloadReport"]
@@ -113,8 +113,9 @@ class Decision:
         decision_id: of its record; after a dry run of none.
         seq: nobody may hear of the decision before the journal is durable up to here.
         fate: `recorded` now, `repeated` from the record under its idempotency key, or a `dry_run` without any trace.
-        stages_ns: what it spent its time on: `lock`, `context`, `evaluate`, `order`, in nanoseconds.
+        stages_ns: what it spent its time on: `lock`, `context`, `evaluate`, `shadow`, `order`, in nanoseconds.
         provenance: name and revision of the policies; None of a decision that is repeated.
+        shadow: what the shadow policies said; None when they were not to be asked, as in a dry run.
     """
 
     decision_id: str
@@ -123,6 +124,7 @@ class Decision:
     fate: Literal["recorded", "repeated", "dry_run"]
     stages_ns: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     provenance: Mapping[str, str] | None = field(default=None, compare=False, repr=False)
+    shadow: ShadowVerdict | None = field(default=None, compare=False, repr=False)
 
     @property
     def decision(self) -> DecisionName:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 import duckdb
 import orjson
 
+from enrich.errors import BadRequestError, show
 from enrich.events.canonical import format_us
 from enrich.history.filters import Filter, check_limit
 
@@ -22,11 +23,14 @@ __all__ = [
     "keyed_decisions",
 ]
 
-#: filters, each the column of its name
-DECISION_FILTERS: Final = ("agent", "team", "workflow", "org", "decision", "path")
+#: filters, each the column of its name but the last
+DECISION_FILTERS: Final = ("agent", "team", "workflow", "org", "decision", "path", "shadow")
+#: of the filter `shadow`: how its decision stands to the live one; null where there is none
+_SHADOW: Final = "CASE WHEN shadow = decision THEN 'agrees' WHEN shadow <> decision THEN 'differs' END"
 #: what a page shows of a decision; its record has the rest
 _SHOWN: Final = (
     "seq", "decision_id", "as_of", "path", "decision", "cause", "agent", "team", "workflow", "org", "idempotency_key",
+    "shadow",
 )  # fmt: skip
 _SELECT: Final = ", ".join(f"epoch_us({c}) AS {c}" if c == "as_of" else c for c in _SHOWN)
 #: in the order of `KeyedDecision`
@@ -42,8 +46,20 @@ class DecisionFilter(Filter):
 
     __slots__ = ()
     NAME = "decisions"
-    COLUMNS: ClassVar[Mapping[str, str]] = {name: name for name in DECISION_FILTERS}
+    COLUMNS: ClassVar[Mapping[str, str]] = {name: name for name in DECISION_FILTERS} | {"shadow": _SHADOW}
     TIME = "as_of"
+
+    def where(self) -> tuple[list[str], list[Any]]:
+        """
+        Raises:
+            BadRequestError: `invalid_parameter`, a `shadow` that is neither `agrees` nor `differs`.
+        """
+        wanted = self.values.get("shadow", "differs")
+        if wanted not in ("agrees", "differs"):
+            raise BadRequestError(
+                f"shadow {show(wanted)} is neither `agrees` nor `differs`", code="invalid_parameter", field="shadow"
+            )
+        return super().where()
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ def insert_decisions(con: duckdb.DuckDBPyConnection, records: Sequence[QueuedRec
     values = {name: f"line ->> '$.{name}'" for name in _BODY_TEXTS}
     values |= {name: f"line ->> '$.entities.{name}'" for name in _BODY_ENTITIES}
     values |= {"seq": "seq", "as_of": "make_timestamptz(as_of_us)", "body": "line"}
+    values["shadow"] = "line ->> '$.shadow.decision'"
     con.register("incoming", table)
     try:
         con.execute(

@@ -19,7 +19,7 @@ from enrich.journal.format import Position
 __all__ = ["DECISION_COLUMNS", "EVENT_COLUMNS", "FORMAT", "MIGRATIONS", "create", "read_format", "upgrade"]
 
 #: the format that this version writes
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 #: columns of `events` and of `events_at(s)`, in order, with their DuckDB types
 EVENT_COLUMNS: Final[Mapping[str, str]] = {
@@ -39,7 +39,8 @@ EVENT_COLUMNS: Final[Mapping[str, str]] = {
 
 _REQUIRED: Final = ("occurred_at", "source", "event_id", "kind", "outcome", "seq", "recorded_at")
 
-#: columns of `decisions`, in order, with their DuckDB types; `body` is the record's, as the journal has it
+#: columns of `decisions`, in order, with their DuckDB types; `body` is the record's, as the journal has it,
+#: `shadow` the decision of the shadow policies
 DECISION_COLUMNS: Final[Mapping[str, str]] = {
     "seq": "BIGINT NOT NULL",
     "decision_id": "VARCHAR NOT NULL",
@@ -55,12 +56,19 @@ DECISION_COLUMNS: Final[Mapping[str, str]] = {
     "request_hash": "VARCHAR NOT NULL",
     "caller": "VARCHAR",
     "body": "JSON NOT NULL",
+    "shadow": "VARCHAR",
 }
-_CREATE_DECISIONS: Final = f"CREATE TABLE decisions ({', '.join(f'{c} {t}' for c, t in DECISION_COLUMNS.items())})"
+
+
+def _create_decisions(*without: str) -> str:
+    return f"CREATE TABLE decisions ({', '.join(f'{c} {t}' for c, t in DECISION_COLUMNS.items() if c not in without)})"
+
+
 
 #: SQL that takes a file of format n to n + 1, by n; run in order, inside one transaction with the new version number
 MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
-    1: (_CREATE_DECISIONS,),  # journals of that time hold no decisions
+    1: (_create_decisions("shadow"),),  # journals of that time hold no decisions
+    2: ("ALTER TABLE decisions ADD COLUMN shadow VARCHAR",),  # decisions of that time have none
 }
 
 
@@ -85,7 +93,7 @@ def create(con: duckdb.DuckDBPyConnection, *, journal_id: str, position: Positio
             " key_hi UBIGINT NOT NULL, key_lo UBIGINT NOT NULL,"
             " content_hi UBIGINT NOT NULL, content_lo UBIGINT NOT NULL)"
         )
-        con.execute(_CREATE_DECISIONS)
+        con.execute(_create_decisions())
         con.execute(
             "CREATE MACRO events_at(at_seq) AS TABLE SELECT * EXCLUDE (void_seq) FROM events"
             " WHERE events.seq <= at_seq AND (events.void_seq IS NULL OR events.void_seq > at_seq)"

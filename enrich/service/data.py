@@ -48,9 +48,9 @@ class DataRoutes:
             max_depth=settings.max_json_depth,
         )
         self._deadline_seconds = settings.deadline_ms / 1000
-        self._decisions = runtime.metrics.decisions
+        self._decisions, self._shadow = runtime.metrics.decisions, runtime.metrics.shadow
         stage = runtime.metrics.stage
-        self._stages = {name: stage("decide", name) for name in ("lock", "context", "evaluate", "order")}
+        self._stages = {name: stage("decide", name) for name in ("lock", "context", "evaluate", "shadow", "order")}
         self._parse, self._evaluate = stage("data", "parse"), stage("data", "evaluate")
         self._durable, self._serialize = stage("data", "durable"), stage("data", "serialize")
 
@@ -99,6 +99,9 @@ class DataRoutes:
 
     def _count(self, decision: Decision) -> None:
         self._decisions[decision.fate, decision.decision, decision.cause or ""] += 1
+        shadow = decision.shadow
+        if shadow is not None:
+            self._shadow[decision.decision, shadow.decision or "", shadow.cause or ""] += 1
         for stage, duration_ns in decision.stages_ns.items():
             self._stages[stage].observe(duration_ns)
 

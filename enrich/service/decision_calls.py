@@ -64,6 +64,7 @@ _RECORD: Final[dict[str, Any]] = {
     "result": {"decision": "DENY"},
     "decision": "DENY",
     "cause": "suspended",
+    "shadow": None,
     "event": {
         "source": "enrich",
         "event_id": _ID,
@@ -186,6 +187,7 @@ def decision_calls() -> list[Call]:
             parameter("org", "only about this org"),
             parameter("decision", "only these", "DENY", enum=list(get_args(DecisionName))),
             parameter("path", "only of this decision path", "gantral/authority/decision"),
+            parameter("shadow", "only those where the shadow policies decide so", enum=["agrees", "differs"]),
             parameter("since", "as_of at or after, RFC 3339", "2026-11-20T00:00:00Z", format="date-time"),
             parameter("until", "as_of at or before, RFC 3339", format="date-time"),
             parameter("cursor", "`next_cursor` of the page before"),

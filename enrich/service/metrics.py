@@ -25,7 +25,7 @@ __all__ = ["STAGES", "Metrics", "StageHistogram"]
 
 #: what a request's time is divided into; `durable` is the wait for the covering fsync;
 #: route `decide` is the gate's part of a decision: waiting for others, context, policy, journal
-STAGES: Final = ("parse", "lock", "context", "evaluate", "order", "durable", "serialize", "total")
+STAGES: Final = ("parse", "lock", "context", "evaluate", "shadow", "order", "durable", "serialize", "total")
 _BOUNDS_US: Final = (
     10, 25, 50, 75, 100, 150, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     10_000_000,
@@ -72,6 +72,8 @@ class Metrics:
         self.reloads: Counter[str] = Counter()
         #: by fate, decision and cause
         self.decisions: Counter[tuple[str, str, str]] = Counter()
+        #: by the live decision, the shadow's, and the shadow's cause
+        self.shadow: Counter[tuple[str, str, str]] = Counter()
         self.definitions_stale = False
         self._stages: dict[tuple[str, str], StageHistogram] = {}
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
@@ -119,6 +121,15 @@ class Metrics:
         for labels, count in sorted(self.decisions.items()):
             decisions.add_metric(labels, count)
         yield decisions
+        shadow = CounterMetricFamily(
+            "enrich_shadow_decisions",
+            "Decisions beside which shadow policies were asked: `live` decided, `shadow` would have; it is empty where "
+            "they were not asked to the end, and `cause` says why.",
+            labels=("live", "shadow", "cause"),
+        )
+        for labels, count in sorted(self.shadow.items()):
+            shadow.add_metric(labels, count)
+        yield shadow
         yield _counter("enrich_reloads", "Reloads of definitions and policies, by outcome.", "outcome", self.reloads)
         yield GaugeMetricFamily(
             "enrich_definitions_stale",

@@ -228,6 +228,10 @@ def _decision_record() -> Schema:
             "result": {"description": "what was answered"},
             "decision": {"enum": list(get_args(DecisionName))},
             "cause": {"enum": [None, *get_args(Cause)], "description": "why the policy's own answer does not stand"},
+            "shadow": {
+                "type": ["object", "null"],
+                "description": "what shadow policies said: `policy_hash`, `evaluator`, `result`, `decision`, `cause`",
+            },
             "event": ref("Event"),
             "lease": {"type": "null"},
             "suspensions": {"type": "array", "items": {"type": "object"}},

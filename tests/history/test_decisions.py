@@ -62,13 +62,14 @@ def test_a_record_in_columns(history: History) -> None:
         first, second = con.execute(f"SELECT {columns} FROM decisions ORDER BY seq").fetchall()
         events = con.execute("SELECT seq, event_id, kind, outcome FROM events ORDER BY seq").fetchall()
     zeros = "sha256:" + "0" * 64
-    assert first[:-1] == (
+    assert first[:-2] == (
         1, "d-1", BASE_US + 1, "shop/decision", "ALLOW", None, "a", None, "w", None, None, zeros, None,
     )  # fmt: skip
-    assert second[:-1] == (
+    assert second[:-2] == (
         2, "d-2", BASE_US + 2, "shop/allow", "DENY", "suspended", "b", "t", None, "o", "k", zeros, "c" * 32,
     )  # fmt: skip
-    assert first[-1].encode() == orjson.dumps(body(1), option=orjson.OPT_SORT_KEYS)
+    assert (first[-1], second[-1]) == (None, None)
+    assert first[-2].encode() == orjson.dumps(body(1), option=orjson.OPT_SORT_KEYS)
     assert events == [(1, "d-1", "authority", "allowed"), (2, "d-2", "authority", "allowed")]
     whole = history.decision("d-2")
     assert whole == {"seq": 2, **{k: v for k, v in refused.items() if k != "salt"}}
@@ -156,6 +157,20 @@ def test_a_file_of_the_format_before_comes_forward(tmp_path: Path) -> None:
     (tmp_path / "fresh").mkdir()
     with open_history(tmp_path / "fresh") as fresh, fresh.cursor() as con:
         assert con.execute("SELECT table_name, sql FROM duckdb_tables() ORDER BY 1").fetchall() == forward
+
+
+def test_decisions_of_the_format_without_shadows_come_forward(tmp_path: Path) -> None:
+    with open_history(tmp_path) as history:
+        history.apply([record(1, body(1)), record(2, body(2))])
+    with duckdb.connect(str(tmp_path / "history.duckdb")) as con:
+        con.execute("ALTER TABLE decisions DROP COLUMN shadow")
+        con.execute("UPDATE history_meta SET format = 2")
+    with open_history(tmp_path) as history:
+        shadow = {"decision": "DENY", "result": False, "cause": None}
+        history.apply([record(3, body(3, decision="ALLOW", shadow=shadow))])
+        assert [d.get("shadow") for d in history.decisions_page(DecisionFilter.of()).decisions] == ["DENY", None, None]
+        found = history.decisions_page(DecisionFilter.of(shadow="differs")).decisions
+        assert [d["seq"] for d in found] == [3]
 
 
 def test_bodies_that_wait_count_against_the_bound(history: History) -> None:
