@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from enrich import Engine
 from enrich.decisions import Defined, Failed, Outcome, Undefined
-from enrich.engine.shadow import Shadow
+from enrich.engine.shadow import _THREADS, Shadow
 from enrich.errors import BadRequestError, ConfigError, PolicyError
 from enrich.settings import Settings
 from tests.engine.gated import AT_MOST, Held, decide, event_counts, open_gated, request
@@ -133,11 +133,11 @@ def test_an_evaluator_that_breaks_or_is_late_is_its_own_matter(tmp_path: Path) -
         assert said(engine) == ({"decision": "DENY"}, "DENY", "evaluation_failed")
         held = hold_shadow(engine, lambda _: Defined(True), limit_seconds=0.05)
         held.gate.clear()  # deaf to the limit that it is given
-        late = [decide(engine) and said(engine)[2] for _ in range(40)]
+        late = [decide(engine) and said(engine)[2] for _ in range(_THREADS + 2)]
         assert late[0] == "evaluation_timeout"
         assert late[-1] == "skipped"  # its threads are all late: nobody waits any more
         held.gate.set()
-        assert [r["decision"] for r in records(engine)] == ["ALLOW"] * 41
+        assert [r["decision"] for r in records(engine)] == ["ALLOW"] * (_THREADS + 3)
 
 
 def test_with_little_time_left_it_is_skipped(tmp_path: Path) -> None:
