@@ -18,8 +18,6 @@ from enrich.decisions.replay import REASONS
 from enrich.signals import load_catalog
 from tests.decisions.opa_server import opa_binary
 
-from .decisions.opa_server import opa_binary
-
 ROOT = Path(__file__).parents[1]
 _FENCE = re.compile(r"^```(\w+)( [^\n]*)?\n(.*?)^```$", re.M | re.S)
 #: commands that have a test of their own

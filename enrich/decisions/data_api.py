@@ -121,7 +121,6 @@ def read(
     if version == "v0":
         return DataQuery("v0", path, _document(body, loads_body), pretty=pretty, dry_run=dry_run)
     strict, metrics = _flag(query, "strict-builtin-errors"), _flag(query, "metrics") or _flag(query, "instrument")
-    made_of = _flag(query, "provenance")
     if method == "GET":
         given = query.get("input")
         document = ABSENT if not given else _loads(loads, given[-1].encode("utf-8", "surrogatepass"), "parameter")
@@ -129,10 +128,6 @@ def read(
     document = _input(_document(body, loads_body))
     warning = _INPUT_MISSING if document is ABSENT else None
     return DataQuery("v1", path, document, strict, pretty, metrics, warning, dry_run, provenance)
-        return DataQuery("v1", path, document, strict, pretty, metrics, None, dry_run, made_of)
-    document = _input(_document(body, loads_body))
-    warning = _INPUT_MISSING if document is ABSENT else None
-    return DataQuery("v1", path, document, strict, pretty, metrics, warning, dry_run, made_of)
 
 
 def answer(
@@ -152,7 +147,6 @@ def answer(
         warning: stands in place of the query's own, when there is something graver to say.
         dry_run: the answer says that nothing was recorded.
         provenance: see `provenance`, put into the answer when the request asked for it.
-        provenance: what the answer was made with, put into it when the request asked for that.
     """
     if isinstance(outcome, Failed) and outcome.code == TIMED_OUT:
         return DataAnswer(
@@ -186,8 +180,6 @@ def answer(
         body["provenance"] = dict(provenance)
     if query.metrics and metrics is not None:
         body["metrics"] = dict(metrics)
-    if query.provenance and provenance is not None:
-        body["provenance"] = dict(provenance)
     if not isinstance(outcome, Undefined):
         body["result"] = outcome.value
     shown = warning or query.warning

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from enrich.decisions import (
     Condition,
@@ -58,22 +58,9 @@ class LivePolicies:
         """How their evaluator fares; one that can't say is well."""
         return self.prepared.condition() if isinstance(self.prepared, Watched) else Condition()
 
-    def provenance(self) -> dict[str, Any]:
-        """What an answer of theirs was made with, in the form of OPA's Data API."""
-        policies = self.prepared.policies
-        return {
-            "version": self.evaluator["version"],
-            "build_commit": "",
-            "build_timestamp": "",
-            "build_hostname": "",
-            "bundles": {"policies": {"revision": policies.revision or policies.version}},
-        }
-
     def same_as(self, other: LivePolicies | None) -> bool:
-        """Whether they have the same text, and their bundle the same revision."""
-        ours = self.prepared.policies
-        theirs = None if other is None else other.prepared.policies
-        return theirs is not None and (ours.version, ours.revision) == (theirs.version, theirs.revision)
+        """Whether a reload has nothing to do."""
+        return other is not None and self.names() == other.names()
 
     def names(self) -> tuple[str | None, ...]:
         """What a reload goes by: a bundle that is the same under another revision goes live too."""
@@ -106,18 +93,6 @@ def prepare_policies(source: Path | None, settings: Settings) -> LivePolicies | 
     except BaseException:
         prepared.close()
         raise
-    return LivePolicies(prepared, decisions, {"name": evaluator.name, "version": evaluator.version}, source.name)
-
-
-def evaluator_stats(policies: LivePolicies | None) -> dict[str, int]:
-    """Figures of the live policies' evaluator for metrics; those in `_total` begin anew with other policies."""
-    condition = Condition() if policies is None else policies.condition()
-    return {
-        "ready": int(not condition.reasons),
-        "circuit": _CIRCUITS[condition.circuit],
-        "replaced_total": condition.replaced,
-        "abandoned_total": condition.abandoned,
-    }
     return LivePolicies(prepared, decisions, evaluator, source.name, shadow)
 
 
@@ -138,3 +113,14 @@ def _prepare(source: Path, settings: Settings) -> tuple[Prepared, dict[str, str]
     evaluator = evaluator_of(settings)
     prepared = evaluator.prepare(load_source(source, Verification.of(settings)))
     return prepared, {"name": evaluator.name, "version": evaluator.version}
+
+
+def evaluator_stats(policies: LivePolicies | None) -> dict[str, int]:
+    """Figures of the live policies' evaluator for metrics; those in `_total` begin anew with other policies."""
+    condition = Condition() if policies is None else policies.condition()
+    return {
+        "ready": int(not condition.reasons),
+        "circuit": _CIRCUITS[condition.circuit],
+        "replaced_total": condition.replaced,
+        "abandoned_total": condition.abandoned,
+    }

@@ -144,9 +144,5 @@ def _version(policies: LivePolicies | None) -> str | None:
     return None if policies is None else policies.version
 
 
-def _names(policies: LivePolicies | None) -> tuple[str | None, ...]:
-    return () if policies is None else policies.names()
-
-
 def _report(engine: Engine, changed: bool, problems: list[str]) -> ReloadReport:
     return ReloadReport(changed, engine.catalog.version, _version(engine.live_policies), tuple(problems))

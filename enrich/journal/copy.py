@@ -19,7 +19,15 @@ from enrich.journal.disk import Disk
 from enrich.journal.format import FORMAT, Position, corrupt
 from enrich.journal.identity import Identity
 from enrich.journal.recovery import BEGINNING
-from enrich.journal.segment import Manifest, Scan, current_manifest_path, manifest_path, read_manifest, scan, segment_path
+from enrich.journal.segment import (
+    Manifest,
+    Scan,
+    current_manifest_path,
+    manifest_path,
+    read_manifest,
+    scan,
+    segment_path,
+)
 from enrich.journal.sidecar import DIRECTORY, sidecar_path
 
 __all__ = ["CopiedFile", "JournalCopy", "copied_file", "copy_journal"]

@@ -68,7 +68,7 @@ class DataRoutes:
         )
         if isinstance(work, data_api.Redirect):
             return self._redirect(work, request)
-        query, answered, provenance, parse_ns, evaluate_ns = work
+        query, answered, parse_ns, evaluate_ns = work
         evaluated = perf_counter_ns()
         # at least what the context has seen; of a decision, its record too
         seq = answered.seq if isinstance(answered, Decision) else self._engine.seq
@@ -84,7 +84,6 @@ class DataRoutes:
             warning=answered.verdict.warning if isinstance(answered, Decision) else None,
             dry_run=isinstance(answered, Decision) and answered.fate == "dry_run",
             provenance=data_api.provenance(_VERSION, answered.provenance) if query.provenance else None,
-            provenance=provenance,
         )
         response = Answer(
             orjson.dumps(answer.body, option=orjson.OPT_INDENT_2 if query.pretty else None), answer.status
@@ -121,18 +120,13 @@ class DataRoutes:
 
     def _work(
         self, read: Callable[[], _Read], **options: Any
-    ) -> data_api.Redirect | tuple[data_api.DataQuery, Decision | Evaluation, dict[str, Any] | None, int, int]:
+    ) -> data_api.Redirect | tuple[data_api.DataQuery, Decision | Evaluation, int, int]:
         query, parse_ns = read()
         if isinstance(query, data_api.Redirect):
             return query
-        parsed, live = perf_counter_ns(), self._engine.live_policies
+        parsed = perf_counter_ns()
         answered = self._decide(query, **options)
-        evaluated_ns = perf_counter_ns() - parsed
-        provenance = live.provenance() if query.provenance and live is not None else None
-        # not said where it can't be: other policies went live meanwhile, or the answer is an earlier one's
-        if live is not self._engine.live_policies or (isinstance(answered, Decision) and answered.fate == "repeated"):
-            provenance = None
-        return query, answered, provenance, parse_ns, evaluated_ns
+        return query, answered, parse_ns, perf_counter_ns() - parsed
 
     def _decide(
         self, query: data_api.DataQuery, *, key: str | None, caller: str, deadline: float

@@ -111,7 +111,6 @@ def data_calls(example: dict[str, Any]) -> list[Call]:
         parameter("metrics", "add how long evaluation took", enum=["true", "false"]),
         parameter("provenance", "add the version, and the revision of the policies", enum=["true", "false"]),
         parameter("instrument", "the same as `metrics`", enum=["true", "false"]),
-        parameter("provenance", "add the evaluator's version and the policies' revision", enum=["true", "false"]),
         parameter("dry_run", "decide, and leave no trace: nothing is recorded or counted", enum=["true", "false"]),
         key,
     ]

@@ -44,14 +44,9 @@ always there; a decision (setting `decision_paths`) is recorded and counted, nee
 or below a decision is 400 `decision_path_required`; `Idempotency-Key` and `dry_run` are ours; a duplicate key, bytes
 behind the document, a number that is not exact, text that is no UTF-8 and a malformed query are 400; a `"` in a path
 is 400, and a path below a value or at a function undefined, where OPA has 500; a slash that is percent-encoded at the
-end of a path stays a part of it; `metrics` has two timers, `provenance` names this program's version and the file or
-directory of the policies without the path to it, and `instrument` and `explain` add nothing;
-`GET /`, writes, `/v1/query`, `/v1/compile` and the rest of OPA's calls are not served.
-end of a path stays a part of it; `metrics` has two timers, and `instrument` no more
-than these; `provenance` (of v1, as OPA has it) names the evaluator's version and one bundle, `policies`, with the
-revision in the policies' `.manifest` or, without one, their content hash, and is left out of a repeated answer and
-while other policies go live; `explain` adds nothing; `GET /`, writes, `/v1/query`, `/v1/compile` and the rest of OPA's
-calls are not served.
+end of a path stays a part of it; `metrics` has two timers, and `instrument` no more than these; `provenance` names this
+program's version and the file or directory of the policies without the path to it, with the revision in the manifest;
+`explain` adds nothing; `GET /`, writes, `/v1/query`, `/v1/compile` and the rest of OPA's calls are not served.
 
 **Durable answers.** An answer leaves only when everything it has seen is on disk.
 """

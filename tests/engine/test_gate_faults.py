@@ -79,8 +79,6 @@ def test_a_full_disk_refuses_decisions_and_every_allow_is_in_the_journal(small_d
     def opened() -> Engine:
         return Engine.open(
             small_disk / "data",
-            queries=definitions["queries"],
-            policies=definitions["policies"],
             queries=tmp_path / "queries",
             policies=tmp_path / "policies",
             settings=Settings(segment_bytes=64 << 10, disk_low_bytes=0, deadline_ms=20_000),

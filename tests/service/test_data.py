@@ -91,17 +91,6 @@ def test_pretty_and_metrics(service: Running) -> None:
     assert answer.json()["metrics"]["timer_rego_query_eval_ns"] > 0
 
 
-def test_provenance_names_the_policies_that_answered(service: Running) -> None:
-    answer = service.http.post(PATH + "?provenance", json={"input": INPUT}).json()
-    record = service.http.get(f"/v1/decisions/{answer['decision_id']}").json()
-    assert answer["provenance"]["version"] == record["evaluator"]["version"]
-    assert answer["provenance"]["bundles"] == {"policies": {"revision": record["policy_hash"]}}
-    assert "provenance" not in service.http.post(PATH, json={"input": INPUT}).json()
-    keyed = {"idempotency-key": "provenance"}
-    first, again = (service.http.post(PATH + "?provenance", json={"input": INPUT}, headers=keyed) for _ in range(2))
-    assert ("provenance" in first.json(), "provenance" in again.json()) == (True, False)
-
-
 def test_a_gzip_body_is_read_within_the_limit(service: Running) -> None:
     packed = {"content-type": "application/json", "content-encoding": "gzip"}
     body = gzip.compress(json.dumps({"input": INPUT}).encode())
