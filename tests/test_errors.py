@@ -16,7 +16,7 @@ from enrich.events.refusals import REFUSAL_CODES
 ROOT = Path(__file__).parents[1]
 #: chosen where they are raised, by other means than `code="..."`
 _ELSEWHERE = {
-    "data_and_url", "queries_and_url", "policies_and_url", "internal_error",
+    "masked_result", "masked_id", "data_and_url", "queries_and_url", "policies_and_url", "internal_error",
     "unknown_function", "refused_function", "wrong_arity", "unsafe_variable", "recursion",
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from enrich.service.decision_calls import data_calls, decision_calls
+from enrich.service.decision_log_calls import log_calls
 from enrich.service.documentation import answer, body, operation, parameter, path_parameter
 from enrich.service.routing import Call
 from enrich.service.schemas import ref
@@ -162,6 +163,7 @@ def _event_calls() -> list[Call]:
     return [
         Call("POST", "/v1/events", "post_events", "ingest", post),
         Call("GET", "/v1/events", "get_events", "read", get),
+        *log_calls(),
     ]
 
 

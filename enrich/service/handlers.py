@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enrich.service.data import DataRoutes
+from enrich.service.decision_logs import DecisionLogRoutes
 from enrich.service.decisions import DecisionRoutes
 from enrich.service.enrichment import EnrichRoute
 from enrich.service.entities import EntityRoutes
@@ -17,12 +18,15 @@ __all__ = ["handlers"]
 
 def handlers(runtime: Runtime) -> dict[str, Handler]:
     """The handlers of one runtime; the names are those of `calls`."""
+    logs = DecisionLogRoutes(runtime)
     events, enrichment, data = EventRoutes(runtime), EnrichRoute(runtime), DataRoutes(runtime)
     entities, operations = EntityRoutes(runtime), OperatorRoutes(runtime)
     suspensions, decisions = SuspensionRoutes(runtime), DecisionRoutes(runtime)
     return {
         "post_events": events.post,
         "get_events": events.get,
+        "post_logs": logs.post,
+        "post_partition_logs": logs.post,
         "enrich": enrichment.post,
         "get_data": data.answer,
         "post_data": data.answer,

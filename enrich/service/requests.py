@@ -129,14 +129,19 @@ def unpacked(request: Request, body: bytes, max_bytes: int) -> bytes:
     return plain
 
 
-def content_type(request: Request, accepted: Collection[bytes], *, default: bytes) -> bytes:
+def content_type(
+    request: Request, accepted: Collection[bytes], *, default: bytes, packed: bool = False
+) -> bytes:
     """The request's media type, without parameters and in lower case; `default` when it names none.
+
+    Args:
+        packed: the body may be encoded: the caller unpacks it.
 
     Raises:
         UnsupportedMediaTypeError: it is not one of `accepted`, its charset is not UTF-8, or the body is compressed.
     """
     raw = header(request, b"content-type")
-    if header(request, b"content-encoding") not in (None, b"identity"):
+    if not packed and header(request, b"content-encoding") not in (None, b"identity"):
         raise UnsupportedMediaTypeError("a compressed body is not read", hint="send it without content-encoding")
     if raw is None or raw in accepted:
         return default if raw is None else raw

@@ -48,6 +48,18 @@ def components() -> dict[str, Schema]:
                 | {"description": "every accepted and duplicate event of the request is visible from here on"},
             }
         ),
+        "LogsAnswer": _object(
+            {
+                "accepted": _COUNT,
+                "duplicates": _COUNT,
+                "rejected": {"type": "array", "maxItems": 100, "items": ref("Rejection")},
+                "rejected_count": _COUNT,
+                "dropped_attributes": _COUNT,
+                "seq": _COUNT | {"description": "every accepted and duplicate decision is visible from here on"},
+                "ignored": _COUNT | {"description": "entries of paths that are no decisions"},
+                "own": _COUNT | {"description": "entries of decisions that this engine made and counted"},
+            }
+        ),
         "Rejection": _object(
             {
                 "index": _COUNT | {"description": "place in the array, or among the non-blank lines"},

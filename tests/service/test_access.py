@@ -20,6 +20,8 @@ TOKENS = {scope: f"token-of-{scope}" for scope in SCOPES}
 ROUTES: list[tuple[str, str, Scope]] = [
     ("POST", "/v1/events", "ingest"),
     ("GET", "/v1/events", "read"),
+    ("POST", "/v1/logs", "ingest"),
+    ("POST", "/v1/logs/eu", "ingest"),
     ("POST", "/v1/enrich", "decide"),
     ("GET", "/v1/data", "decide"),
     ("POST", "/v1/data", "decide"),
@@ -67,6 +69,7 @@ def test_every_route_is_listed_here(guarded: Running) -> None:
         if operation["security"]
     }
     concrete = {
+        "/v1/logs/{partition}": "/v1/logs/eu",
         "/v1/data/{path}": "/v1/data/test/authority",
         "/v0/data/{path}": "/v0/data/test/authority",
         "/v1/decisions/{id}": "/v1/decisions/d-1",
