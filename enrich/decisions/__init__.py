@@ -29,6 +29,7 @@ from enrich.decisions.record import Question, decision_body, path_text
 from enrich.decisions.shadow import ShadowVerdict
 from enrich.decisions.signatures import Verification
 from enrich.decisions.verdict import Cause, DecisionName, Verdict, judge, refuse
+from enrich.decisions.wasm import WasmEvaluator
 
 __all__ = [
     "Answered",
@@ -53,6 +54,7 @@ __all__ = [
     "Undefined",
     "Verdict",
     "Verification",
+    "WasmEvaluator",
     "Watched",
     "check_key",
     "decision_body",

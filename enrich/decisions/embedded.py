@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, ClassVar, Final
 
+from enrich.decisions._documents import INTEGER, Documents
 from enrich.decisions._plan import check_plan, rule_paths
 from enrich.decisions._pool import Worker, WorkerDiedError, WorkerPool, WorkerTimeoutError
 from enrich.decisions._shape import boolean_rules
-from enrich.decisions.policies import PolicySet, leaves
+from enrich.decisions.policies import PolicySet
 from enrich.decisions.protocol import EMBEDDED, TIMED_OUT, Condition, DataPath, Defined, Failed, Outcome, Undefined
 from enrich.decisions.reads import Reads, reads_of
 from enrich.errors import PolicyError
@@ -24,8 +24,6 @@ from enrich.errors import PolicyError
 __all__ = ["EmbeddedEvaluator", "EmbeddedPolicies"]
 
 _BUILD_SECONDS: Final = 60.0
-#: a path segment that is read as an integer; a longer one is a string
-_INTEGER: Final = re.compile(r"[-+]?[0-9]{1,18}")
 _PARSE_ERROR: Final = re.compile(
     r"\(error \d+:(?P<file>[^|\n]*)\|(?P<at>\d+)\|\d+\s*\(errormsg \d+:(?P<message>[^\n]*)\)"
 )
@@ -63,17 +61,17 @@ class EmbeddedPolicies:
     def __init__(self, policies: PolicySet, limit_seconds: float, workers: int) -> None:
         self.policies = policies
         self._limit_seconds = limit_seconds
-        packages = {path[:n] for path in policies.packages.values() for n in range(1, len(path) + 1)}
         self.rules: frozenset[DataPath] = frozenset()
         self.booleans: frozenset[DataPath] = frozenset()
         self._reads: Mapping[DataPath, Reads] = {}
         #: paths that are no rule but have rules below them
         self._branches = frozenset(packages)
+        self._documents = Documents(policies, self.rules)
         builder = _Builder(policies)
         self._pool = WorkerPool(lambda: builder.start()[0], workers)
-        if not packages:
+        if not policies.packages:
             return
-        builder.entries = sorted("/".join(p) for p in packages)
+        builder.entries = sorted("/".join(p) for p in self._documents.branches)
         worker, plan = builder.start()
         try:
             check_plan(plan["plan"], set(plan["builtins"]).__contains__, policies.modules)
@@ -84,6 +82,8 @@ class EmbeddedPolicies:
             self._branches -= self.rules
             self._check_data()
             builder.entries = sorted("/".join(p) for p in self._branches | self.rules)
+            self._documents = Documents(policies, self.rules)
+            builder.entries = sorted("/".join(p) for p in self._documents.branches | self.rules)
             builder.build(worker)
         except BaseException:
             worker.end()
@@ -100,13 +100,13 @@ class EmbeddedPolicies:
     ) -> Outcome:
         """See `Prepared.evaluate`."""
         limit = self._limit_seconds if limit_seconds is None else min(limit_seconds, self._limit_seconds)
-        entry = self._entry(path)
+        entry = self._documents.entry(path)
         if entry is None:
-            return self._base(path) if path else self._whole(input_json, strict_builtin_errors, limit)
+            return self._documents.base(path) if path else self._whole(input_json, strict_builtin_errors, limit)
         rest = path[len(entry) :]
-        if rest and entry in self._branches:
-            return self._base(path)
-        if any(map(_INTEGER.fullmatch, rest)):
+        if rest and entry in self._documents.branches:
+            return self._documents.base(path)
+        if any(map(INTEGER.fullmatch, rest)):
             return self._ask(path, input_json, strict_builtin_errors, limit, text=True)
         outcome = self._ask(entry, input_json, strict_builtin_errors, limit)
         for segment in rest:
@@ -134,32 +134,10 @@ class EmbeddedPolicies:
         """End the workers; evaluations under way still get their answer."""
         self._pool.close()
 
-    def _entry(self, path: DataPath) -> DataPath | None:
-        """The longest prefix of `path` that is a rule or has rules below it."""
-        for n in range(len(path), 0, -1):
-            if path[:n] in self.rules or path[:n] in self._branches:
-                return path[:n]
-        return None
-
-    def _base(self, path: DataPath) -> Outcome:
-        """Follow a path into the base documents: an integer finds an element of an array, or a key."""
-        value: Any = self.policies.data
-        for segment in path:
-            if isinstance(value, Mapping) and segment in value:
-                value = value[segment]
-            elif isinstance(value, list) and _INTEGER.fullmatch(segment) and 0 <= int(segment) < len(value):
-                value = value[int(segment)]
-            else:
-                return Undefined(has_rules=False)
-        return Defined(value)
-
     def _whole(self, input_json: bytes | None, strict: bool, limit: float) -> Outcome:
-        """The document `data`, put together from its roots: as one entry point it would lack the base documents.
-
-        `data.system` is left out, as OPA leaves it out.
-        """
+        """The document `data`, put together from its roots: as one entry point it would lack the base documents."""
         result = dict(self.policies.data)
-        for root in sorted(b for b in self._branches if len(b) == 1 and b != ("system",)):
+        for root in self._documents.roots():
             outcome = self._ask(root, input_json, strict, limit)
             if isinstance(outcome, Failed):
                 return outcome
@@ -184,14 +162,6 @@ class EmbeddedPolicies:
         if "undefined" in reply:
             return Undefined(has_rules=True)
         return _failed([tuple(e) for e in reply.get("errors", ())] or [("eval_error", "the evaluation failed")])
-
-    def _check_data(self) -> None:
-        """A base document may stand beside rules, never at, above or below one."""
-        for leaf in leaves(self.policies.data):
-            for n in range(1, len(leaf) + 1):
-                if leaf[:n] in self.rules or (n == len(leaf) and leaf in self._branches):
-                    name = ".".join(("data", *leaf))
-                    raise PolicyError(f"`{name}` is a base document and a rule", code="data_conflict", path=list(leaf))
 
 
 class _Builder:
@@ -238,7 +208,7 @@ class _Builder:
 
 def _reference(path: DataPath) -> str:
     """The path as a Rego reference."""
-    segments = (str(int(s)) if _INTEGER.fullmatch(s) else json.dumps(s, ensure_ascii=False) for s in path)
+    segments = (str(int(s)) if INTEGER.fullmatch(s) else json.dumps(s, ensure_ascii=False) for s in path)
     return "data" + "".join(f"[{s}]" for s in segments)
 
 

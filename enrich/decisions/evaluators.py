@@ -5,6 +5,7 @@ from __future__ import annotations
 from enrich.decisions.embedded import EmbeddedEvaluator
 from enrich.decisions.opa import OpaEvaluator
 from enrich.decisions.protocol import Evaluator
+from enrich.decisions.wasm import WasmEvaluator
 from enrich.settings import Settings
 
 __all__ = ["evaluator_of"]
@@ -21,3 +22,5 @@ def evaluator_of(settings: Settings) -> Evaluator:
             return EmbeddedEvaluator()
         case "opa":
             return OpaEvaluator(path=settings.opa_path, url=settings.opa_url)
+        case "wasm":
+            return WasmEvaluator(opa_path=settings.opa_path)

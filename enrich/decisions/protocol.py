@@ -146,3 +146,4 @@ TIMED_OUT: Final = "eval_cancel_error"
 #: what evaluators are called in settings
 EMBEDDED: Final = "embedded"
 OPA: Final = "opa"
+WASM: Final = "wasm"
