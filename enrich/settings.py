@@ -190,6 +190,13 @@ class Settings(BaseSettings):
         description="Rules whose answers are decisions, counted and recorded: a name means that rule in every package, "
         "a dotted path that one rule. Empty: nothing is.",
     )
+    projection: bool = Field(
+        default=True, description="Give a decision only the signals that its policy can read; off, it gets all."
+    )
+    allow_unrepeatable: bool = Field(
+        default=False,
+        description="Allow decisions that read clock, network, randomness or environment: replays of them say nothing.",
+    )
 
     shadow_limit_ms: Integer = Field(
         default=50,
@@ -398,6 +405,7 @@ class Settings(BaseSettings):
     def shaping(self) -> dict[str, Any]:
         """The settings that shape contexts and decisions, as JSON: journaled with the definitions they go live with."""
         return {
+            "allow_unrepeatable": self.allow_unrepeatable,
             "attributes_allow": sorted(self.attributes_allow),
             "decision_paths": sorted(self.decision_paths),
             "evaluator": self.evaluator,
@@ -407,6 +415,7 @@ class Settings(BaseSettings):
             "input_materiality": self.input_materiality,
             "input_paths": self.input_paths(),
             "max_clock_skew_seconds": self.max_clock_skew_seconds,
+            "projection": self.projection,
             "retention_days": self.retention_days,
         }
 

@@ -20,7 +20,7 @@ from enrich.decisions._yaml import yaml_loads
 from enrich.errors import BadRequestError, NumberNotExactError, PolicyError, show
 from enrich.events.json import strict_loads
 
-__all__ = ["PolicySet", "load_policies", "policy_set"]
+__all__ = ["PolicySet", "leaves", "load_policies", "located", "policy_set"]
 
 DATA_FILES: Final = ("data.json", "data.yaml", "data.yml")
 _PACKAGE: Final = re.compile(r"^package[ \t]+([^\s#]+)", re.MULTILINE)
@@ -189,3 +189,22 @@ def leaves(data: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from leaves(value, (*at, key))
         else:
             yield (*at, key)
+
+
+def located(
+    message: str,
+    policies: PolicySet,
+    at: tuple[str, int, int] | None,
+    *,
+    code: str,
+    hint: str | None = None,
+    **detail: Any,
+) -> PolicyError:
+    """An error at a place in a policy: file, line and column, both from 1; the line's text is added."""
+    if at is not None:
+        file, line, column = at
+        lines = policies.modules.get(file, "").splitlines()
+        source = lines[line - 1] if 0 < line <= len(lines) else None
+        message = f"{file}:{line}:{column}: {message}"
+        detail |= {"file": file, "line": line, "column": column, "source": source}
+    return PolicyError(message, code=code, hint=hint, **detail)

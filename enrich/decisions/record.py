@@ -81,6 +81,8 @@ def decision_body(
     policy_hash: str,
     settings_hash: str,
     evaluator: Mapping[str, str],
+    selection: Sequence[str] | None,
+    repeatable: bool,
     strict_builtin_errors: bool,
     shadow: ShadowVerdict | None = None,
 ) -> dict[str, Any]:
@@ -90,6 +92,8 @@ def decision_body(
         history: the context.
         input_json: the canonical bytes of the enriched input; they stand in the record as they are.
         shadow: what other policies said; None when none were to be asked.
+        selection: what of the history stands in it; None for everything.
+        repeatable: whether the policy answers the same when asked again.
     """
     as_of = format_us(as_of_us)
     entities = question.entities
@@ -118,11 +122,12 @@ def decision_body(
         "input": orjson.Fragment(input_json),
         "input_hash": _sha256(input_json),
         "context_hash": context_hash(history),
-        "selection": None,
+        "selection": None if selection is None else list(selection),
         "catalog": history["catalog"],
         "policy_hash": policy_hash,
         "settings_hash": settings_hash,
         "evaluator": dict(evaluator),
+        "repeatable": repeatable,
         "strict_builtin_errors": strict_builtin_errors,
         "result": verdict.result,
         "decision": verdict.decision,

@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from enrich.context import Key
+from enrich.decisions import DataPath
+from enrich.engine.policies import LivePolicies
 from enrich.engine.state import SecondText, State
 from enrich.journal import Journal
 from enrich.suspensions import Covering
 
-__all__ = ["Contexts", "Taken"]
+__all__ = ["Contexts", "PoliciesChangedError", "Taken"]
+
+
+class PoliciesChangedError(Exception):
+    """Other policies are live than those that a context was asked for."""
 
 
 class Taken(NamedTuple):
@@ -51,6 +57,7 @@ class Contexts:
         approvers: Sequence[str] | None,
         as_of_us: int | None = None,
         select: Sequence[str] | None = None,
+        decide: tuple[LivePolicies, DataPath] | None = None,
     ) -> Taken:
         """The context of the given entities.
 
@@ -59,15 +66,23 @@ class Contexts:
             approvers: ids of people; None when there is no word of them.
             as_of_us: None takes the engine's clock within the snapshot.
             select: see `Engine.context`.
+            decide: policies and the path they are to decide at, instead of `select`: what they can read there.
 
         Raises:
+            PoliciesChangedError: those policies are not live any more, or their catalog is not.
             BadRequestError: `unknown_signal`, `invalid_select`.
             IndexNotReadyError: the engine is closed or broken.
         """
         state, journal = self._state, self._journal
         while True:
             live = state.live
-            selection = live.selection(select)
+            if decide is None:
+                selection = live.selection(select)
+            else:
+                policies, path = decide
+                if policies.catalog != live.catalog.version:
+                    raise PoliciesChangedError
+                selection = live.projection(policies.projection(path).select)
             wanted = keys
             for pair, a, b in selection.pairs:
                 if pair not in keys and a in keys and b in keys:
@@ -76,6 +91,8 @@ class Contexts:
             with live.index.lock:
                 if state.live is not live:
                     continue  # a reload took its place: nothing is linked to this one any more
+                if decide is not None and state.policies is not decide[0]:
+                    raise PoliciesChangedError
                 if state.broken is not None or state.closed:
                     state.check_open()
                 now_us = journal.now_us()

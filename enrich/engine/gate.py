@@ -7,7 +7,8 @@ leaves once its record is durable.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from time import perf_counter_ns
@@ -36,8 +37,9 @@ from enrich.decisions import (
     refuse,
 )
 from enrich.decisions.answered import HELD_US
+from enrich.decisions.locks import LockKey
 from enrich.decisions.record import instance_and_materiality
-from enrich.engine.contexts import Contexts, Taken
+from enrich.engine.contexts import Contexts, PoliciesChangedError, Taken
 from enrich.engine.ordering import Ordering
 from enrich.engine.policies import LivePolicies
 from enrich.engine.results import Decision
@@ -71,7 +73,7 @@ class _Asked:
 
 
 class Gate:
-    """Makes decisions. Thread-safe: those that share an entity wait for each other, others don't."""
+    """Makes decisions. Thread-safe: one that reads an entity's history waits for those that add to it, others don't."""
 
     def __init__(
         self, parts: Parts, state: State, contexts: Contexts, ordering: Ordering, paths: InputPaths
@@ -145,9 +147,19 @@ class Gate:
         if idempotency_key is not None:
             tag = self.answered.tag(question.caller, question.text, check_key(idempotency_key))
         asked = _Asked(question, deadline, strict_builtin_errors, idempotency_key, tag, question.request_hash())
-        started = perf_counter_ns()
-        with self._locks.hold(_lock_keys(asked), deadline):
-            return self._decide(asked, {"lock": perf_counter_ns() - started})
+        while True:
+            policies = self._policies()
+            alone, shared = _lock_keys(asked, policies)
+            started = perf_counter_ns()
+            # INVARIANT: the locks are those of the policies that are evaluated; others that went live take their own
+            with suppress(PoliciesChangedError), self._locks.hold(alone, deadline, shared=shared):
+                return self._decide(asked, policies, {"lock": perf_counter_ns() - started})
+
+    def _policies(self) -> LivePolicies:
+        policies = self._state.policies
+        if policies is None:
+            raise NotFoundError("the engine was opened without policies", code="no_policies")
+        return policies
 
     def _question(self, path: DataPath, document: Mapping[str, Any], caller: str) -> Question:
         paths = self._paths
@@ -167,12 +179,16 @@ class Gate:
             hashed = h.hexdigest()
         return Question(path, document, entities, paths.approver_ids(document), instance, materiality, hashed)
 
-    def _decide(self, asked: _Asked, stages: dict[str, int]) -> Decision:
-        """Under the locks."""
+    def _decide(self, asked: _Asked, policies: LivePolicies, stages: dict[str, int]) -> Decision:
+        """Under the locks.
+
+        Raises:
+            PoliciesChangedError: other policies went live before the context was taken; nothing was done.
+        """
         question = asked.question
         while True:
             began = perf_counter_ns()
-            taken = self._contexts.take(question.entities, question.approvers)
+            taken = self._contexts.take(question.entities, question.approvers, decide=(policies, question.path))
             key = asked.key
             known = None if key is None else self.answered.get(asked.tag, taken.as_of_us)
             if known is not None:
@@ -185,6 +201,7 @@ class Gate:
             stages["context"] = perf_counter_ns() - began
             verdict, input_json, policies = self._judge(asked, taken, stages)
             shadow = self._beside(policies, asked, verdict, input_json, stages)
+            verdict, input_json = self._judge(asked, policies, taken, stages)
             decision_id = str(uuid4())
             body = decision_body(
                 question,
@@ -198,6 +215,8 @@ class Gate:
                 policy_hash=policies.version,
                 settings_hash=self._settings_hash,
                 evaluator=policies.evaluator,
+                selection=policies.projection(question.path).select,
+                repeatable=policies.repeatable(question.path),
                 strict_builtin_errors=asked.strict,
                 shadow=shadow,
             )
@@ -214,19 +233,16 @@ class Gate:
             return Decision(decision_id, verdict, appended.last_seq, "recorded", stages, policies.provenance, shadow)
 
     def _judge(
-        self, asked: _Asked, taken: Taken, stages: dict[str, int]
-    ) -> tuple[Verdict, bytes, LivePolicies]:
+        self, asked: _Asked, policies: LivePolicies, taken: Taken, stages: dict[str, int]
+    ) -> tuple[Verdict, bytes]:
         """The verdict, and the canonical bytes that it was made on."""
         path = asked.question.path
-        policies = self._state.policies
-        if policies is None:
-            raise NotFoundError("the engine was opened without policies", code="no_policies")
         input_json = canonical_json(self._paths.put(asked.question.document, taken.history))
         boolean = policies.boolean(path)
         if taken.covering:
-            return refuse("suspended", boolean=boolean), input_json, policies
+            return refuse("suspended", boolean=boolean), input_json
         if not taken.reliable:
-            return refuse("history_unavailable", boolean=boolean), input_json, policies
+            return refuse("history_unavailable", boolean=boolean), input_json
         left = asked.deadline - time.monotonic()
         if left <= 0:
             raise _too_late()
@@ -239,7 +255,7 @@ class Gate:
             canonical_json(verdict.result)
         except EnrichError:
             verdict = refuse("malformed_decision", boolean=boolean)
-        return verdict, input_json, policies
+        return verdict, input_json
 
     def _evaluate(
         self, policies: LivePolicies, path: DataPath, input_json: bytes, strict: bool, limit: float
@@ -316,17 +332,29 @@ class Gate:
         taken = self._contexts.take(asked.question.entities, asked.question.approvers)
         verdict, _, policies = self._judge(asked, taken, stages)
         return Decision(str(uuid4()), verdict, taken.seq, "dry_run", stages, policies.provenance)
+        question = asked.question
+        while True:
+            policies = self._policies()
+            with suppress(PoliciesChangedError):
+                taken = self._contexts.take(question.entities, question.approvers, decide=(policies, question.path))
+                verdict, _ = self._judge(asked, policies, taken, stages)
+                return Decision(str(uuid4()), verdict, taken.seq, "dry_run", stages)
 
 
-def _lock_keys(asked: _Asked) -> Iterable[tuple[str, str]]:
-    """Every entity whose history the policy can read, and the idempotency key."""
+def _lock_keys(asked: _Asked, policies: LivePolicies) -> tuple[list[LockKey], list[LockKey]]:
+    """What is held alone: every entity whose history the policy can read, and the idempotency key. What is shared:
+    every other entity of the request, whose history the decision only adds to."""
+    read = policies.projection(asked.question.path).read
+    alone: list[LockKey] = []
+    shared: list[LockKey] = []
     for entity, id_ in asked.question.entities.items():
         if id_ is not None:
-            yield entity, id_
-    for who in asked.question.approvers:
-        yield "approver", who
+            (alone if entity in read else shared).append((entity, id_))
+    if "approver" in read:
+        alone += (("approver", who) for who in asked.question.approvers)
     if asked.tag:
-        yield "idempotency_key", asked.tag.hex()
+        alone.append(("idempotency_key", asked.tag.hex()))
+    return alone, shared
 
 
 def _withdrawn(taken: Taken, known: Answered, asked: _Asked) -> bool:

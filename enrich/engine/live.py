@@ -41,6 +41,8 @@ class Live:
         self.assembler = Assembler(index)
         self.entities = tuple(index.plans)
         self._selections: dict[tuple[str, ...] | None, Selection] = {}
+        #: those of the policies' own, which no caller's push out
+        self._projections: dict[tuple[str, ...] | None, Selection] = {}
         self._lock = threading.Lock()
 
     def selection(self, select: Sequence[str] | None) -> Selection:
@@ -65,10 +67,20 @@ class Live:
                     code="invalid_select",
                     field="select",
                 )
-        prepared = self.assembler.prepare(self.catalog.functions(key))
-        made = Selection(prepared, tuple((pair, a, b) for pair, (a, b) in PAIRS.items() if pair in prepared))
+        made = self._made(key)
         with self._lock:
             self._selections[key] = made
             while len(self._selections) > _SELECTIONS:
                 del self._selections[next(iter(self._selections))]
         return made
+
+    def projection(self, select: tuple[str, ...] | None) -> Selection:
+        """The prepared functions of what a policy of this catalog reads; None for everything."""
+        found = self._projections.get(select)
+        if found is None:
+            found = self._projections.setdefault(select, self._made(select))
+        return found
+
+    def _made(self, key: tuple[str, ...] | None) -> Selection:
+        prepared = self.assembler.prepare(self.catalog.functions(key))
+        return Selection(prepared, tuple((pair, a, b) for pair, (a, b) in PAIRS.items() if pair in prepared))

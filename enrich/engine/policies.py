@@ -19,7 +19,13 @@ from enrich.decisions import (
 )
 from enrich.engine.shadow import Shadow
 from enrich.errors import ConfigError, PolicyError
+from enrich.context.inputs import split_path
+from enrich.decisions import DataPath, DecisionPaths, Prepared, evaluator_of, load_policies
+from enrich.decisions.repeatable import check_repeatable, unrepeatable
+from enrich.engine.projection import EVERYTHING, Projection, projection
+from enrich.engine.unknown_paths import check_history_paths
 from enrich.settings import Settings
+from enrich.signals import Catalog
 
 __all__ = ["LivePolicies", "evaluator_stats", "prepare_policies"]
 
@@ -30,8 +36,15 @@ _CIRCUITS: Final = {"closed": 0, "half_open": 1, "open": 2}
 class LivePolicies:
     """Policies ready to be asked, which of their rules are decisions, who evaluates them (name, version), what the
     directory or bundle that they came from is called, and the policies that are asked beside them.
+    """Policies ready to be asked beside one catalog, which of their rules are decisions, and who evaluates them.
 
     Whoever asks reads this object once, so that a path is gated by the very policies that it is evaluated on.
+
+    Attributes:
+        evaluator: name and version.
+        catalog: the version of the catalog that they were checked against.
+        projections: by decision path, what it is given of that catalog's history.
+        unrepeatable: the decision paths whose answer may be another one for the same input.
     """
 
     prepared: Prepared
@@ -39,6 +52,9 @@ class LivePolicies:
     evaluator: Mapping[str, str]
     source: str = ""
     shadow: Shadow | None = None
+    catalog: str
+    projections: Mapping[DataPath, Projection]
+    unrepeatable: frozenset[DataPath]
 
     @property
     def version(self) -> str:
@@ -67,6 +83,14 @@ class LivePolicies:
         both = [self.prepared, *([] if self.shadow is None else [self.shadow.prepared])]
         return tuple(text for one in both for text in (one.policies.version, one.policies.revision))
 
+    def projection(self, path: DataPath) -> Projection:
+        """What a decision path is given of history; everything, for a path that is none any more."""
+        return self.projections.get(path, EVERYTHING)
+
+    def repeatable(self, path: DataPath) -> bool:
+        """Whether a decision path says the same when asked again."""
+        return path in self.projections and path not in self.unrepeatable
+
     def close(self) -> None:
         """Let go of them; what they still evaluate comes to its end."""
         if self.shadow is not None:
@@ -81,6 +105,12 @@ def prepare_policies(source: Path | None, settings: Settings) -> LivePolicies | 
         PolicyError: they do not load; `shadow` in `detail` says that it is the shadow policies.
         ConfigError: a decision path of the settings is no rule of theirs, the key of bundles can't be used, or there
             are shadow policies only.
+def prepare_policies(directory: Path | None, settings: Settings, catalog: Catalog) -> LivePolicies | None:
+    """The policies of a directory, ready to be asked about that catalog's history; None without a directory.
+
+    Raises:
+        PolicyError: they do not load; `unknown_history_path`, `not_repeatable`.
+        ConfigError: a decision path of the settings is no rule of theirs.
     """
     if source is None:
         if settings.shadow_policies is not None:
@@ -124,3 +154,26 @@ def evaluator_stats(policies: LivePolicies | None) -> dict[str, int]:
         "replaced_total": condition.replaced,
         "abandoned_total": condition.abandoned,
     }
+    evaluator = evaluator_of(settings)
+    prepared = evaluator.prepare(load_policies(directory))
+    at = split_path(settings.input_history)
+    try:
+        decisions = DecisionPaths(settings.decision_paths, prepared.rules)
+        check_history_paths(prepared, catalog, at)
+        if not settings.allow_unrepeatable:
+            check_repeatable(prepared, decisions.paths)
+        projections = {
+            path: projection(prepared.reads(path), catalog, at, project=settings.projection)
+            for path in decisions.paths
+        }
+    except BaseException:
+        prepared.close()
+        raise
+    return LivePolicies(
+        prepared,
+        decisions,
+        {"name": evaluator.name, "version": evaluator.version},
+        catalog.version,
+        projections,
+        frozenset(path for path in decisions.paths if unrepeatable(prepared.reads(path))),
+    )

@@ -56,6 +56,7 @@ def _reload(engine: Engine, parts: Parts, state: State) -> ReloadReport:
     live = engine.live
     catalog = load_catalog(parts.queries)
     check_retention(catalog, parts.settings)
+    policies = prepare_policies(parts.policies, parts.settings, catalog)
     new_catalog = catalog.version != live.catalog.version
     with ExitStack() as stack:
         policies = prepare_policies(parts.policies, parts.settings)

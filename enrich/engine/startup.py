@@ -76,6 +76,7 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
     check_retention(catalog, settings)
     anchors = kept_anchors(settings)
     prepared = prepare_policies(policies, settings)
+    prepared = prepare_policies(policies, settings, catalog)
     with reading(FILE_NAME), ExitStack() as stack:
         if prepared is not None:
             stack.callback(prepared.close)

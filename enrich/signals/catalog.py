@@ -77,6 +77,15 @@ class Catalog:
             *((e, key, n) for e, one in self.entities.items() for key, signals in one.signals.items() for n in signals),
             *((e, "", n) for e, n in self._derived),
         )
+        of_entities = {e: one.windows for e, one in self.entities.items()} | {
+            e: () for e, _ in self._derived if e not in self.entities
+        }
+        #: what stands around signals can be selected too: the object of an entity, and of a window, without any
+        self._members: tuple[Path, ...] = tuple(
+            (entity, *member)
+            for entity, windows in of_entities.items()
+            for member in [("", "id"), ("", "known"), *((window.key, "complete") for window in windows)]
+        )
         self._lock = threading.Lock()
         self._selections: OrderedDict[tuple[str, ...] | None, Mapping[str, EntityFunctions]] = OrderedDict()
         self._compiled: OrderedDict[Any, WindowFunction] = OrderedDict()
@@ -103,8 +112,8 @@ class Catalog:
 
         Args:
             select: None for everything, else entries such as `agent.last_24h.failure_rate`, `agent.last_24h.*`,
-            `team.*`
-                or, for derived signals, `agent.failed_significantly`, which brings in only what it reads.
+                `team.*` or, for derived signals, `agent.failed_significantly`, which brings in only what it reads;
+                `agent.known` and `agent.last_24h.complete` select the objects around signals alone.
 
         Raises:
             BadRequestError: `unknown_signal`.
@@ -115,7 +124,7 @@ class Catalog:
             if found is not None:
                 self._selections.move_to_end(key)
                 return found
-        made = self._functions(select_paths(key, self._paths))
+        made = self._functions(select_paths(key, self._paths, self._members))
         with self._lock:
             self._selections[key] = made
             while len(self._selections) > _CACHED_SELECTIONS:
@@ -156,7 +165,7 @@ class Catalog:
                     if not names:
                         hidden.add(window.key)
             made[entity] = self._entity(entity, tuple(windows), frozenset(hidden), derived, slots, shown)
-        for entity in derived:
+        for entity in dict.fromkeys([*derived, *(path[0] for path in selected)]):
             if entity not in made:  # derived sets only, over other entities
                 made[entity] = self._entity(entity, (), frozenset(), derived, slots, True)
         return made

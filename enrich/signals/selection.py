@@ -11,11 +11,12 @@ from enrich.signals.derived import Path
 __all__ = ["select_paths"]
 
 
-def select_paths(select: Sequence[str] | None, known: Sequence[Path]) -> frozenset[Path]:
+def select_paths(select: Sequence[str] | None, known: Sequence[Path], members: Sequence[Path] = ()) -> frozenset[Path]:
     """The signals named by `select`; all of them for None.
 
     Args:
         known: every signal of the catalog: (entity, window's key or "", name).
+        members: what else can be named, in the same form: `known` of an entity, `complete` of a window.
 
     Raises:
         BadRequestError: `unknown_signal`; an entry that names nothing.
@@ -28,6 +29,8 @@ def select_paths(select: Sequence[str] | None, known: Sequence[Path]) -> frozens
         keys = [entity, f"{entity}.{window}"] if window else [entity]
         for key in (*keys, ".".join(p for p in path if p)):
             by_prefix.setdefault(key, []).append(path)
+    for path in members:
+        by_prefix.setdefault(".".join(p for p in path if p), []).append(path)
     found: set[Path] = set()
     for entry in select:
         found.update(_one(entry, by_prefix))
