@@ -168,22 +168,18 @@ class Settings(BaseSettings):
     )
 
     # Who evaluates, and what is a decision
-    evaluator: Literal["embedded", "opa"] = Field(
+    evaluator: Literal["embedded", "wasm", "opa"] = Field(
         default="embedded",
-        description="What evaluates policies: `embedded`, in processes of the engine's own; `opa`, a real OPA.",
+        description="What evaluates policies: `embedded`, in processes of the engine's own; `wasm`, compiled by `opa`, "
+        "within the engine; `opa`, a real OPA.",
     )
-    opa_path: str = Field(default="opa", min_length=1, description="The `opa` executable, or its name on PATH.")
+    opa_path: str = Field(
+        default="opa", min_length=1, description="The `opa` executable: a path, or a name to be found on PATH."
+    )
     opa_url: str | None = Field(
         default=None,
         description="Where an OPA listens that others run, `http://127.0.0.1:8181` or `unix:///run/opa.sock`; without "
         "it the evaluator `opa` starts one of its own.",
-    evaluator: Literal["embedded", "wasm"] = Field(
-        default="embedded",
-        description="What evaluates policies: `embedded`, in processes of the engine's own; `wasm`, compiled by `opa`, "
-        "within the engine.",
-    )
-    opa_path: str = Field(
-        default="opa", min_length=1, description="The `opa` executable: a path, or a name to be found on PATH."
     )
     decision_paths: Rules = Field(
         default=("decision", "allow"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, ClassVar, Final
 
@@ -64,8 +65,6 @@ class EmbeddedPolicies:
         self.rules: frozenset[DataPath] = frozenset()
         self.booleans: frozenset[DataPath] = frozenset()
         self._reads: Mapping[DataPath, Reads] = {}
-        #: paths that are no rule but have rules below them
-        self._branches = frozenset(packages)
         self._documents = Documents(policies, self.rules)
         builder = _Builder(policies)
         self._pool = WorkerPool(lambda: builder.start()[0], workers)
@@ -78,10 +77,6 @@ class EmbeddedPolicies:
             self.rules = rule_paths(plan["plan"])
             self.booleans = boolean_rules(plan["plan"]) & self.rules
             self._reads = reads_of(plan["plan"], embedded=True)
-            self._branches |= {rule[:n] for rule in self.rules for n in range(1, len(rule))}
-            self._branches -= self.rules
-            self._check_data()
-            builder.entries = sorted("/".join(p) for p in self._branches | self.rules)
             self._documents = Documents(policies, self.rules)
             builder.entries = sorted("/".join(p) for p in self._documents.branches | self.rules)
             builder.build(worker)

@@ -30,6 +30,7 @@ from enrich.decisions._wasm_instance import Clock, Image, Instance, WasmError
 from enrich.decisions._wasm_module import adapt
 from enrich.decisions.policies import PolicySet
 from enrich.decisions.protocol import TIMED_OUT, WASM, DataPath, Defined, Failed, Outcome, Undefined
+from enrich.decisions.reads import Reads, reads_of
 from enrich.errors import PolicyError, show
 
 __all__ = ["CompiledPolicies", "WasmEvaluator", "WasmPolicies"]
@@ -49,6 +50,7 @@ class CompiledPolicies:
         booleans: those that are seen to be never anything but true or false.
         declared: the declarations of the built-ins that are called, as OPA has them.
         places: where each of them is first called.
+        reads: what each rule can read of the input.
     """
 
     module: bytes
@@ -56,6 +58,7 @@ class CompiledPolicies:
     booleans: frozenset[DataPath] = frozenset()
     declared: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
+    reads: Mapping[DataPath, Reads] = field(default_factory=dict)
 
 
 class WasmEvaluator:
@@ -135,6 +138,7 @@ class WasmEvaluator:
             boolean_rules(plan) & rules,
             {b["name"]: b["decl"] for b in plan["static"].get("builtin_funcs") or ()},
             call_places(plan),
+            reads_of(plan),
         )
 
 
@@ -159,6 +163,10 @@ class WasmPolicies:
         self._strict: _Pool | None = None
         self._strict_lock = threading.Lock()
         self._pool = self._make_pool(strict=False) if compiled.module else None
+
+    def reads(self, path: DataPath) -> Reads | None:
+        """See `Prepared.reads`."""
+        return self._compiled.reads.get(path)
 
     def evaluate(
         self,

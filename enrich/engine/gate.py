@@ -199,9 +199,8 @@ class Gate:
             elif key is not None:
                 self.answered.check_room(taken.as_of_us)
             stages["context"] = perf_counter_ns() - began
-            verdict, input_json, policies = self._judge(asked, taken, stages)
-            shadow = self._beside(policies, asked, verdict, input_json, stages)
             verdict, input_json = self._judge(asked, policies, taken, stages)
+            shadow = self._beside(policies, asked, verdict, input_json, stages)
             decision_id = str(uuid4())
             body = decision_body(
                 question,
@@ -329,16 +328,13 @@ class Gate:
 
     def _dry_run(self, asked: _Asked) -> Decision:
         stages: dict[str, int] = {}
-        taken = self._contexts.take(asked.question.entities, asked.question.approvers)
-        verdict, _, policies = self._judge(asked, taken, stages)
-        return Decision(str(uuid4()), verdict, taken.seq, "dry_run", stages, policies.provenance)
         question = asked.question
         while True:
             policies = self._policies()
             with suppress(PoliciesChangedError):
                 taken = self._contexts.take(question.entities, question.approvers, decide=(policies, question.path))
                 verdict, _ = self._judge(asked, policies, taken, stages)
-                return Decision(str(uuid4()), verdict, taken.seq, "dry_run", stages)
+                return Decision(str(uuid4()), verdict, taken.seq, "dry_run", stages, policies.provenance)
 
 
 def _lock_keys(asked: _Asked, policies: LivePolicies) -> tuple[list[LockKey], list[LockKey]]:

@@ -30,6 +30,13 @@ class Projection:
     select: tuple[str, ...] | None
     read: frozenset[str]
 
+    def with_more(self, other: Projection) -> Projection:
+        """What is selected for the other too; who reads history is told as before."""
+        if self.select is None or other.select is None:
+            return Projection(None, self.read)
+        entries = {*self.select, *other.select}
+        return Projection(_least(entries), self.read)
+
 
 #: the whole context, and with it every entity of a request
 EVERYTHING: Final = Projection(None, frozenset(("agent", "team", "workflow", "org", "approver")))
@@ -46,7 +53,7 @@ def projection(reads: Reads | None, catalog: Catalog, at: Sequence[str], *, proj
     found = None if reads is None else _selected(reads, catalog, tuple(at))
     if found is None:
         return EVERYTHING
-    select = tuple(sorted(e for e in found if not _within(e, found)))
+    select = _least(found)
     # a derived signal reads the history of other entities than its own
     read = frozenset(PAIRS[e][0] if e in PAIRS else e for e in catalog.functions(select))
     return Projection(select if project else None, read)
@@ -105,6 +112,10 @@ def _members(name: str, member: InputPath, catalog: Catalog, entity: str, whole:
     for s in catalog.sets:
         if s.entity == entity and s.derived:
             yield from (f"{name}.{c.name}" for c in s.signals if member[0] in (None, c.name))
+
+
+def _least(entries: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(e for e in entries if not _within(e, entries)))
 
 
 def _within(entry: str, entries: set[str]) -> bool:

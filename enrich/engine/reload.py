@@ -56,10 +56,9 @@ def _reload(engine: Engine, parts: Parts, state: State) -> ReloadReport:
     live = engine.live
     catalog = load_catalog(parts.queries)
     check_retention(catalog, parts.settings)
-    policies = prepare_policies(parts.policies, parts.settings, catalog)
     new_catalog = catalog.version != live.catalog.version
     with ExitStack() as stack:
-        policies = prepare_policies(parts.policies, parts.settings)
+        policies = prepare_policies(parts.policies, parts.settings, catalog)
         stack.callback(_let_go, policies, state)
         if not new_catalog and (policies is None or policies.same_as(state.policies)):
             return _report(engine, False, [])

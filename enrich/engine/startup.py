@@ -75,7 +75,6 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
     catalog = load_catalog(queries)
     check_retention(catalog, settings)
     anchors = kept_anchors(settings)
-    prepared = prepare_policies(policies, settings)
     prepared = prepare_policies(policies, settings, catalog)
     with reading(FILE_NAME), ExitStack() as stack:
         if prepared is not None:

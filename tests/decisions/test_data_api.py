@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from enrich.decisions import EmbeddedEvaluator, OpaEvaluator, Prepared, WasmEvaluator, load_policies
+from enrich.decisions import EmbeddedEvaluator, Evaluator, OpaEvaluator, Prepared, WasmEvaluator, load_policies
 from enrich.decisions.data_api import ABSENT, DataAnswer, Redirect, answer, read, refusal
 from enrich.decisions.protocol import TIMED_OUT, Failed
 from enrich.errors import EnrichError
@@ -176,16 +176,16 @@ def opa_port() -> Iterator[int]:
         yield port
 
 
-@pytest.fixture(scope="module", params=["embedded", "opa"])
+@pytest.fixture(scope="module", params=["embedded", "wasm", "opa"])
 def policies(request: pytest.FixtureRequest) -> Iterator[Prepared]:
-    evaluator = EmbeddedEvaluator() if request.param == "embedded" else OpaEvaluator(path=opa_binary())
+    evaluator: Evaluator = EmbeddedEvaluator()
+    if request.param == "wasm":
+        evaluator = WasmEvaluator(opa_path=opa_binary())
+    elif request.param == "opa":
+        evaluator = OpaEvaluator(path=opa_binary())
     prepared = evaluator.prepare(load_policies(POLICIES))
     yield prepared
     prepared.close()
-@pytest.fixture(scope="module", params=["embedded", "wasm"])
-def policies(request: pytest.FixtureRequest) -> Prepared:
-    evaluator = EmbeddedEvaluator() if request.param == "embedded" else WasmEvaluator(opa_path=opa_binary())
-    return evaluator.prepare(load_policies(POLICIES))
 
 
 def theirs(port: int, call: Call) -> tuple[int, str | None, Any]:

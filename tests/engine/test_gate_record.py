@@ -18,8 +18,7 @@ from .gated import decide, hold, open_gated, request
 FIELDS = {
     "decision_id", "idempotency_key", "request_hash", "caller", "entities", "as_of", "context_seq", "path", "input",
     "input_hash", "context_hash", "selection", "catalog", "policy_hash", "settings_hash", "evaluator", "result",
-    "strict_builtin_errors", "decision", "cause", "shadow", "event", "lease", "suspensions", "salt",
-    "repeatable",
+    "repeatable", "strict_builtin_errors", "decision", "cause", "shadow", "event", "lease", "suspensions", "salt",
 }  # fmt: skip
 
 
@@ -67,10 +66,9 @@ def test_every_field_and_hash(tmp_path: Path) -> None:
         assert body["settings_hash"] == sha256(engine.settings.shaping())
         assert body["strict_builtin_errors"] is False
         assert body["evaluator"] == engine.live_policies.evaluator
-        assert (body["selection"], body["shadow"], body["lease"], body["suspensions"]) == (None, None, None, [])
         assert body["selection"] == ["agent.last_1h.allowed", "team.last_1h.team_allowed"]
         assert body["repeatable"] is True
-        assert (body["lease"], body["suspensions"]) == (None, [])
+        assert (body["shadow"], body["lease"], body["suspensions"]) == (None, None, [])
         assert body["idempotency_key"] == "k-1"
         assert "enforcement" not in orjson.dumps(body).decode()
         assert body["entities"] == {
