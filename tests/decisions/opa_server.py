@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["ask", "opa_binary", "serve_opa"]
+__all__ = ["ask", "opa_binary", "paused", "serve_opa"]
 
 
 def opa_binary() -> str:
@@ -57,6 +58,20 @@ def serve_opa(directory: Path, options: Sequence[str] = ()) -> Iterator[int]:
     finally:
         server.terminate()
         server.wait(10)
+
+
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    """A process that stands still, every thread of it, until the block ends."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + 60
+        while not all(") T " in task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")):
+            assert time.monotonic() < deadline, "it does not stop"
+            time.sleep(0.005)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def ask(

@@ -34,7 +34,7 @@ from enrich.errors import ConfigError, PolicyError
 
 from .opa_proxy import Proxy, proxied
 from .opa_server import ask as ask_port
-from .opa_server import opa_binary, serve_opa
+from .opa_server import opa_binary, paused, serve_opa
 
 HEAD = "package p\n\nimport rego.v1\n\n"
 RULES = """\
@@ -240,8 +240,7 @@ def test_a_paused_opa_is_refused_within_the_time_given_and_asked_again_once_it_g
     prepared = evaluator.prepare(policy_set({"p.rego": HEAD + RULES}))
     pid = prepared.watch.pid
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(pid):
         outcome = ask(prepared, "says", {"y": 1}, limit=0.2)
         assert isinstance(outcome, Failed)
         assert outcome.code == TIMED_OUT
@@ -250,8 +249,6 @@ def test_a_paused_opa_is_refused_within_the_time_given_and_asked_again_once_it_g
         refused = ask(prepared, "says", {"y": 1}, limit=20)  # at once: nobody waits for what does not answer
         assert isinstance(refused, Failed)
         assert refused.code == "evaluator_unavailable"
-    finally:
-        os.kill(pid, signal.SIGCONT)
     until(lambda: not prepared.condition().reasons)
     assert ask(prepared, "says", {"y": 1}) == Defined({"decision": "ALLOW"})
     assert prepared.condition().circuit == "closed"

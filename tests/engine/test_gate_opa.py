@@ -19,7 +19,7 @@ from enrich import Engine
 from enrich.decisions.opa import OpaPolicies
 from enrich.engine.results import Decision
 from tests.decisions.opa_proxy import Proxy, proxied
-from tests.decisions.opa_server import opa_binary, serve_opa
+from tests.decisions.opa_server import opa_binary, paused, serve_opa
 
 from .gated import AT_MOST, decide, event_counts, open_gated, request, write_policy
 
@@ -112,8 +112,7 @@ def test_an_opa_that_is_killed_is_a_refusal_at_most_and_back_by_itself(managed: 
 def test_a_paused_opa_is_a_refusal_in_time(managed: Engine) -> None:
     pid = opa_of(managed).watch.pid
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with paused(pid):
         with limit(managed, 0.5):
             late = decide(managed, request("paused"))
         assert (late.decision, late.cause, late.outcome.value) == ("DENY", "evaluation_timeout", DENY)
@@ -123,8 +122,6 @@ def test_a_paused_opa_is_a_refusal_in_time(managed: Engine) -> None:
         assert (refused.decision, refused.cause) == ("DENY", "evaluation_failed")
         assert event_counts(managed, "paused") == {"allowed": 0, "denied": 2, "asked": 0}
         assert [b["cause"] for b in recorded(managed)[-2:]] == ["evaluation_timeout", "evaluation_failed"]
-    finally:
-        os.kill(pid, signal.SIGCONT)
     until(lambda: managed.health().ready)
     assert decide(managed, request("paused")).decision == "ALLOW"
 
