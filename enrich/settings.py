@@ -167,6 +167,32 @@ class Settings(BaseSettings):
         default="instance.materiality", description="Path of a decision's materiality: `LOW`, `MEDIUM` or `HIGH`."
     )
 
+    # What a request declares, for what is in flight
+    input_declared_amount: DottedPath = Field(
+        default="context.attributes.amount_minor",
+        description="Path of the amount that a request would move, in minor units of its currency.",
+    )
+    input_declared_cost: DottedPath = Field(
+        default="context.attributes.cost_microusd",
+        description="Path of what a request would cost, in millionths of a US dollar.",
+    )
+    input_currency: DottedPath = Field(
+        default="context.attributes.currency", description="Path of the currency of a request's amount."
+    )
+    input_action: DottedPath = Field(
+        default="context.attributes.action", description="Path of what a request would do, such as `refund`."
+    )
+    input_environment: DottedPath = Field(
+        default="context.attributes.environment", description="Path of where it would do it, such as `prod`."
+    )
+    lease_seconds: Integer = Field(
+        default=3600,
+        ge=1,
+        le=604_800,
+        description="How long an action that was given authority is in flight when nobody says that it ended, in "
+        "seconds; not longer than retention.",
+    )
+
     # Who evaluates, and what is a decision
     evaluator: Literal["embedded", "wasm", "opa"] = Field(
         default="embedded",
@@ -339,6 +365,7 @@ class Settings(BaseSettings):
             "input_approvers": self.input_approvers,
             "input_instance": self.input_instance,
             "input_materiality": self.input_materiality,
+            **self.declared_paths(),
         }
         for name, path in paths.items():
             keys = path.split(".")
@@ -375,6 +402,15 @@ class Settings(BaseSettings):
             )
         return self
 
+    def _lease_within_retention(self) -> Settings:
+        if self.lease_us > self.retention_us:
+            raise ValueError(f"lease_seconds `{self.lease_seconds}` is longer than retention_days")
+        return self
+
+    @property
+    def lease_us(self) -> int:
+        return self.lease_seconds * 1_000_000
+
     @property
     def retention_us(self) -> int:
         return self.retention_days * _DAY_US
@@ -386,6 +422,16 @@ class Settings(BaseSettings):
             "team": self.input_team,
             "workflow": self.input_workflow,
             "org": self.input_org,
+        }
+
+    def declared_paths(self) -> dict[str, str]:
+        """Setting to the dotted path of what a request declares."""
+        return {
+            "input_action": self.input_action,
+            "input_currency": self.input_currency,
+            "input_declared_amount": self.input_declared_amount,
+            "input_declared_cost": self.input_declared_cost,
+            "input_environment": self.input_environment,
         }
 
     def tokens(self) -> dict[str, tuple[str, ...]]:
@@ -402,6 +448,7 @@ class Settings(BaseSettings):
         """The settings that shape contexts and decisions, as JSON: journaled with the definitions they go live with."""
         return {
             "allow_unrepeatable": self.allow_unrepeatable,
+            **self.declared_paths(),
             "attributes_allow": sorted(self.attributes_allow),
             "decision_paths": sorted(self.decision_paths),
             "evaluator": self.evaluator,
@@ -410,6 +457,7 @@ class Settings(BaseSettings):
             "input_instance": self.input_instance,
             "input_materiality": self.input_materiality,
             "input_paths": self.input_paths(),
+            "lease_seconds": self.lease_seconds,
             "max_clock_skew_seconds": self.max_clock_skew_seconds,
             "projection": self.projection,
             "retention_days": self.retention_days,

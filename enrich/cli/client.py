@@ -111,6 +111,12 @@ class ServiceClient:
         """See `Replays.one`."""
         return self._ask("POST", f"/v1/decisions/{quote(decision_id, safe='')}/replay", timeout=None)
 
+    def outcome(self, decision_id: str, outcome: str, actual: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Outcomes.report`."""
+        body, headers = orjson.dumps({"outcome": outcome, **actual}), {"content-type": "application/json"}
+        path = f"/v1/decisions/{quote(decision_id, safe='')}/outcome"
+        return self._ask("POST", path, content=body, headers=headers)
+
     def entity_of(self, name: str) -> str | None:
         """The entity of a signal set; None where there is no such set."""
         sets = self._ask("GET", "/v1/signals")["sets"]

@@ -1,4 +1,4 @@
-"""`enrich decisions`, `enrich decision`: what was decided."""
+"""`enrich decisions`, `enrich decision`, `enrich outcome`: what was decided, and what became of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from enrich.cli.options import Config, Data, Json, Queries, Token, Url, service_url, settings_of
-from enrich.cli.output import print_json, print_page
+from enrich.cli.output import print_json, print_page, print_text
 from enrich.cli.targets import open_target
 
-__all__ = ["decision", "decisions"]
+__all__ = ["decision", "decisions", "outcome"]
 
 _COLUMNS: Final = ("seq", "as_of", "decision", "cause", "path")
 _IDS: Final = ("agent", "team", "workflow", "org", "decision_id")
@@ -64,3 +64,34 @@ def decision(
     with open_target(settings, service_url(call, url, data=data, queries=queries), token) as target:
         found: dict[str, Any] = target.decision(id_)
     print_json(found)
+
+
+def outcome(
+    call: typer.Context,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The decision's id.")],
+    outcome: Annotated[str, typer.Option(help="succeeded, failed, timed_out or cancelled.")],
+    amount_minor: Annotated[int | None, typer.Option(help="What was moved, in minor units.")] = None,
+    currency: Annotated[str | None, typer.Option(help="Of the amount. [default: the one that was declared]")] = None,
+    cost_microusd: Annotated[int | None, typer.Option(help="What it did cost, in millionths of a US dollar.")] = None,
+    duration_ms: Annotated[int | None, typer.Option(help="How long it took, in ms.")] = None,
+    input_tokens: Annotated[int | None, typer.Option(help="Tokens read by models.")] = None,
+    output_tokens: Annotated[int | None, typer.Option(help="Tokens written by models.")] = None,
+    error_type: Annotated[str | None, typer.Option(help="What kind of failure it was.")] = None,
+    occurred_at: Annotated[str | None, typer.Option(metavar="T", help="When, RFC 3339. [default: now]")] = None,
+    data: Data = None,
+    queries: Queries = None,
+    url: Url = None,
+    token: Token = None,
+    config: Config = None,
+) -> None:
+    """Say how the action of a decision ended: it is no longer in flight."""
+    actual = {
+        "amount_minor": amount_minor, "currency": currency, "cost_microusd": cost_microusd, "duration_ms": duration_ms,
+        "input_tokens": input_tokens, "output_tokens": output_tokens, "error_type": error_type,
+        "occurred_at": occurred_at,
+    }  # fmt: skip
+    settings = settings_of(config, data=data, queries=queries)
+    given = {name: value for name, value in actual.items() if value is not None}
+    with open_target(settings, service_url(call, url, data=data, queries=queries), token) as target:
+        settled = target.outcome(id_, outcome, given)
+    print_text(f"{settled['outcome']} at {settled['occurred_at']}, seq {settled['seq']}")

@@ -32,6 +32,7 @@ def app() -> typer.Typer:
     commands.command("decisions")(decisions.decisions)
     commands.command("decision")(decisions.decision)
     commands.command("replay")(replay.replay)
+    commands.command("outcome")(decisions.outcome)
     commands.command("sql")(read.sql)
     commands.command("suspend")(suspend.suspend)
     commands.command("lift")(suspend.lift)

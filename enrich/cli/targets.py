@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ class Target(Protocol):
     def events(self, **filters: Any) -> dict[str, Any]: ...
     def decisions(self, **filters: Any) -> dict[str, Any]: ...
     def decision(self, decision_id: str) -> dict[str, Any]: ...
+    def outcome(self, decision_id: str, outcome: str, actual: Mapping[str, Any]) -> dict[str, Any]: ...
     def entity_of(self, name: str) -> str | None: ...
     def sql(self, name: str, ids: Sequence[str], window: str | None, as_of: str | None) -> str: ...
     def suspend(
@@ -53,6 +54,9 @@ class LocalTarget:
 
     def decision(self, decision_id: str) -> dict[str, Any]:
         return self.engine.decision(decision_id)
+
+    def outcome(self, decision_id: str, outcome: str, actual: Mapping[str, Any]) -> dict[str, Any]:
+        return self.engine.outcomes.report(decision_id, outcome, **actual).body()
 
     def entity_of(self, name: str) -> str | None:
         found = self.engine.catalog.set_named(name)

@@ -7,6 +7,7 @@ the journal, DuckDB or where history comes from.
 
 from enrich.decisions.answered import Answered, AnsweredKeys, check_key
 from enrich.decisions.bundles import load_bundle, load_source
+from enrich.decisions.declared import Declaring
 from enrich.decisions.embedded import EmbeddedEvaluator
 from enrich.decisions.evaluators import evaluator_of
 from enrich.decisions.locks import EntityLocks
@@ -39,6 +40,7 @@ __all__ = [
     "DataPath",
     "DecisionName",
     "DecisionPaths",
+    "Declaring",
     "Defined",
     "EmbeddedEvaluator",
     "EntityLocks",

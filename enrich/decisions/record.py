@@ -11,6 +11,7 @@ from urllib.parse import quote
 import orjson
 
 from enrich.context import canonical_json, check_id, context_hash
+from enrich.decisions.declared import value_at
 from enrich.decisions.protocol import DataPath
 from enrich.decisions.shadow import ShadowVerdict
 from enrich.decisions.verdict import OUTCOMES, Verdict
@@ -37,6 +38,7 @@ class Question:
         entities: agent, team, workflow and org to their ids, None where the request lacks one.
         document: the input as it was sent.
         caller: a keyed hash of who asked; None when that is not known.
+        declared: what it says that it would do, move and cost: columns of its event.
     """
 
     path: DataPath
@@ -46,6 +48,7 @@ class Question:
     instance_id: str | None
     materiality: str | None
     caller: str | None
+    declared: Mapping[str, str | int]
     text: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +63,7 @@ def instance_and_materiality(
     document: Mapping[str, Any], instance: Sequence[str], materiality: Sequence[str]
 ) -> tuple[str | None, str | None]:
     """What of the two a decision's event can carry; None for what is not there or is none."""
-    found, level = _at(document, instance), _at(document, materiality)
+    found, level = value_at(document, instance), value_at(document, materiality)
     try:
         id_ = None if found is None else check_id(found, "instance", ".".join(instance))
     except InvalidEntityIdError:
@@ -85,6 +88,7 @@ def decision_body(
     repeatable: bool,
     strict_builtin_errors: bool,
     shadow: ShadowVerdict | None = None,
+    lease_seconds: int,
 ) -> dict[str, Any]:
     """The body of a `decision` record.
 
@@ -94,6 +98,7 @@ def decision_body(
         shadow: what other policies said; None when none were to be asked.
         selection: what of the history stands in it; None for everything.
         repeatable: whether the policy answers the same when asked again.
+        lease_seconds: how long an action is in flight at most, in its context and from this decision on.
     """
     as_of = format_us(as_of_us)
     entities = question.entities
@@ -105,6 +110,7 @@ def decision_body(
         "kind": "authority",
         "outcome": OUTCOMES[verdict.decision],
         **{f"{entity}_id": id_ for entity, id_ in entities.items() if id_ is not None},
+        **question.declared,
     }
     if question.instance_id is not None:
         event["instance_id"] = question.instance_id
@@ -134,16 +140,9 @@ def decision_body(
         "cause": verdict.cause,
         "shadow": None if shadow is None else shadow.body(),
         "event": event,
-        "lease": None,
+        "lease": lease_seconds,
         "suspensions": history["suspensions"],
     }
-
-
-def _at(document: Mapping[str, Any], path: Sequence[str]) -> Any:
-    at: Any = document
-    for key in path:
-        at = at.get(key) if isinstance(at, Mapping) else None
-    return at
 
 
 def _sha256(data: bytes) -> str:

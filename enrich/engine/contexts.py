@@ -9,6 +9,7 @@ from enrich.context import Key
 from enrich.decisions import DataPath
 from enrich.engine.policies import LivePolicies
 from enrich.engine.state import SecondText, State
+from enrich.in_flight import InFlight
 from enrich.journal import Journal
 from enrich.suspensions import Covering
 
@@ -99,6 +100,8 @@ class Contexts:
                 if as_of_us is None:
                     as_of_us = now_us
                 history = live.assembler.entities(selection.entities, wanted, approvers, as_of_us, state.held_since_us)
+                if selection.in_flight:
+                    _put_in_flight(history, selection.in_flight, wanted, state.in_flight, as_of_us, now_us)
                 seq = state.seq
                 observed_since = state.observed_since
                 suspensions = state.suspensions
@@ -113,3 +116,21 @@ class Contexts:
         history["observed_since"] = observed_since
         history["catalog"] = live.catalog.version
         return Taken(history, as_of_us, seq, covering)
+
+
+def _put_in_flight(
+    history: dict[str, Any],
+    entities: Sequence[str],
+    keys: Mapping[str, Key | None],
+    in_flight: InFlight,
+    as_of_us: int,
+    now_us: int,
+) -> None:
+    """What is in flight, into the objects of the entities asked about; nothing where nobody can say it."""
+    in_flight.advance(now_us)
+    for entity in entities:
+        if entity in keys:
+            id_ = keys[entity]
+            found = in_flight.read(entity, None if id_ is None else str(id_), as_of_us)
+            if found is not None:
+                history[entity]["in_flight"] = found

@@ -21,6 +21,7 @@ from enrich.engine.contexts import Contexts
 from enrich.engine.gate import Gate
 from enrich.engine.live import Live
 from enrich.engine.ordering import Ordering
+from enrich.engine.outcomes import Outcomes
 from enrich.engine.policies import LivePolicies, evaluator_stats
 from enrich.engine.readiness import readiness
 from enrich.engine.recorder import Events, Recorder
@@ -80,6 +81,7 @@ class Engine:
             parts.observed_since_us,
             parts.suspensions,
             parts.members,
+            parts.in_flight,
         )
         self._state.pruned_us = parts.history.pruned_before_us()
         ordering = Ordering(parts, self._state)
@@ -89,6 +91,7 @@ class Engine:
         self._contexts = Contexts(parts.journal, self._state, max_behind_us)
         self.gate = Gate(parts, self._state, self._contexts, ordering, self.paths)
         self.replays = Replays(self)
+        self.outcomes = Outcomes(parts, self._state, ordering, self.gate.caller_hash)
         self._reloading = threading.Lock()
         self._problems: tuple[str, ...] = ()
         self._waiting = 0
@@ -523,6 +526,8 @@ class Engine:
     def merge_step(self, *, idle: bool = False) -> bool:
         """One step of background merging; whether there is more to do. `idle`: no events arrive at the moment."""
         more = self._state.live.index.merge_step(self._state.pruned_us, idle)
+        with self._state.live.index.lock:
+            more = self._state.in_flight.step(self.journal.now_us()) or more
         return self.keys.merge_step() or more
 
     def save_index(self) -> None:

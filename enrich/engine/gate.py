@@ -25,6 +25,7 @@ from enrich.decisions import (
     Cause,
     DataPath,
     DecisionName,
+    Declaring,
     EntityLocks,
     Failed,
     Outcome,
@@ -87,6 +88,8 @@ class Gate:
         self._paths = paths
         self._instance = split_path(settings.input_instance)
         self._materiality = split_path(settings.input_materiality)
+        self._declaring = Declaring(settings.declared_paths())
+        self._lease_seconds = settings.lease_seconds
         self._agent_where = settings.input_agent
         self._settings_hash = "sha256:" + sha256(canonical_json(settings.shaping())).hexdigest()
         self._caller = blake2b(digest_size=16, key=parts.journal.hash_key, person=b"enrich.caller")
@@ -134,7 +137,7 @@ class Gate:
         Raises:
             NotFoundError: `no_policies`.
             HistoryForgedError, InvalidEntityIdError, NumberNotExactError: the input can't be enriched.
-            BadRequestError: `missing_agent`, `invalid_idempotency_key`; the input is no JSON.
+            BadRequestError: `missing_agent`, `invalid_idempotency_key`, `invalid_declaration`; the input is no JSON.
             ConflictError: `idempotency_conflict`.
             BusyError: the deadline passed, or a queue is full. Nothing was appended, as with all the above.
             JournalFullError, JournalFailedError, IndexNotReadyError: it can't be recorded.
@@ -172,12 +175,24 @@ class Gate:
                 field=self._agent_where,
             )
         instance, materiality = instance_and_materiality(document, self._instance, self._materiality)
-        hashed = None
-        if caller:
-            h = self._caller.copy()
-            h.update(caller.encode("utf-8", "surrogatepass"))
-            hashed = h.hexdigest()
-        return Question(path, document, entities, paths.approver_ids(document), instance, materiality, hashed)
+        return Question(
+            path,
+            document,
+            entities,
+            paths.approver_ids(document),
+            instance,
+            materiality,
+            self.caller_hash(caller),
+            self._declaring.read(document),
+        )
+
+    def caller_hash(self, caller: str) -> str | None:
+        """What stands for a caller in records; None for one that is not known."""
+        if not caller:
+            return None
+        h = self._caller.copy()
+        h.update(caller.encode("utf-8", "surrogatepass"))
+        return h.hexdigest()
 
     def _decide(self, asked: _Asked, policies: LivePolicies, stages: dict[str, int]) -> Decision:
         """Under the locks.
@@ -218,6 +233,7 @@ class Gate:
                 repeatable=policies.repeatable(question.path),
                 strict_builtin_errors=asked.strict,
                 shadow=shadow,
+                lease_seconds=self._lease_seconds,
             )
             began = perf_counter_ns()
             try:

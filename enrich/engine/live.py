@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from enrich.context import PAIRS, Assembler, Prepared, index_plans
 from enrich.errors import BadRequestError, show
+from enrich.in_flight import IN_FLIGHT_ENTITIES
 from enrich.signals import Catalog
+from enrich.signals.plan import EntityFunctions
 from enrich.windows import Index
 
 __all__ = ["Live", "Selection", "index_plans"]
@@ -25,10 +27,12 @@ _MAX_CHARACTERS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What one selection computes, worked out once: prepared functions by entity, and the pairs among them."""
+    """What one selection computes, worked out once: prepared functions by entity, the pairs among them, and the
+    entities whose actions in flight are told."""
 
     entities: Mapping[str, Prepared]
     pairs: tuple[tuple[str, str, str], ...]
+    in_flight: tuple[str, ...]
 
 
 
@@ -44,6 +48,15 @@ class Live:
         #: those of the policies' own, which no caller's push out
         self._projections: dict[tuple[str, ...] | None, Selection] = {}
         self._lock = threading.Lock()
+
+    def _in_flight(self, key: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        """The entities of which a selection names what is in flight, and what it names of signals."""
+        mine = [entity for entity in IN_FLIGHT_ENTITIES if entity in self.entities]
+        if key is None:
+            return tuple(mine), None
+        flying = tuple(e for e in mine if not {e, f"{e}.*", f"{e}.in_flight", f"{e}.in_flight.*"}.isdisjoint(key))
+        named = {f"{entity}.in_flight{rest}" for entity in flying for rest in ("", ".*")}
+        return flying, tuple(entry for entry in key if entry not in named)
 
     def selection(self, select: Sequence[str] | None) -> Selection:
         """The prepared functions of a selection; None selects everything.
@@ -68,6 +81,14 @@ class Live:
                     field="select",
                 )
         made = self._made(key)
+        flying, signals = self._in_flight(key)
+        functions = dict(self.catalog.functions(signals))
+        for entity in flying:
+            alone = EntityFunctions(entity, (), frozenset(), None, frozenset(), 0)
+            functions[entity] = replace(functions.get(entity, alone), selected=True)
+        prepared = self.assembler.prepare(functions)
+        pairs = tuple((pair, a, b) for pair, (a, b) in PAIRS.items() if pair in prepared)
+        made = Selection(prepared, pairs, flying)
         with self._lock:
             self._selections[key] = made
             while len(self._selections) > _SELECTIONS:

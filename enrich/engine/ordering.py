@@ -54,6 +54,7 @@ class Ordering:
         named = False  # by a line of the journal, or perhaps
         try:
             members = Members.of(batch)
+            actions = state.in_flight.prepare(batch)
             times = batch.columns["occurred_at"]
             earliest = min(times)
             with state.order:
@@ -66,6 +67,7 @@ class Ordering:
                     with live.index.lock:
                         live.index.link(block, appended.seq)
                         state.members.add(members)
+                        state.in_flight.apply(actions)
                         state.position = Position(appended.last_seq, appended.hash)
                         state.observe(earliest)
                     if state.ordered is not None:

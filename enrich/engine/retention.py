@@ -40,6 +40,7 @@ def prune(engine: Engine, state: State) -> int | None:
         with state.live.index.lock:
             state.position = Position(appended.last_seq, appended.hash)
             state.pruned_us = before
+            state.in_flight.prune(before)
         state.parser = startup.event_parser(state.live.catalog, engine.settings, engine.journal, before)
         engine.follower.submit(record, appended)
     engine.keys.expire(before)

@@ -27,6 +27,7 @@ from enrich.engine.suspended import load_register
 from enrich.errors import ConfigError, DefinitionError, EnrichError
 from enrich.events import EventParser
 from enrich.history import FILE_NAME, Follower, History, reading
+from enrich.in_flight import InFlight
 from enrich.journal import Anchor, Journal, KeyStore, Position, Record
 from enrich.settings import Settings
 from enrich.signals import Catalog, DefinitionErrors, load_catalog
@@ -67,6 +68,7 @@ class Parts:
     observed_since_us: int | None
     suspensions: Register
     members: Members
+    in_flight: InFlight
     temporary: tempfile.TemporaryDirectory[str] | None = None
 
 
@@ -90,8 +92,12 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
             keys = load_keys(data, journal, history, progress)
             live = Live(catalog, _load_index(data, catalog, settings, journal, history, progress))
             members = Members()
+            in_flight = InFlight(settings.lease_us, hold_us=settings.lease_us)
             with history.cursor() as cursor:
                 members.load(cursor)
+                in_flight.load(cursor, journal.now_us())
+            if (pruned_us := history.pruned_before_us()) is not None:
+                in_flight.prune(pruned_us)
         follower = Follower(
             history,
             journal,
@@ -114,6 +120,7 @@ def open_parts(data: Path, queries: Path, policies: Path | None, settings: Setti
             history.observed_since_us(),
             load_register(data, journal),
             members,
+            in_flight,
         )
         if definitions.changed(parts, catalog, prepared):
             found = differences(live, history, journal.head.seq, journal.now_us())

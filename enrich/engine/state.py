@@ -8,6 +8,7 @@ from enrich.engine.live import Live
 from enrich.engine.policies import LivePolicies
 from enrich.errors import EnrichError, IndexNotReadyError
 from enrich.events import EventBatch, EventParser, format_us
+from enrich.in_flight import InFlight
 from enrich.journal import Position
 from enrich.suspensions import Members, Register
 
@@ -36,7 +37,8 @@ class State:
     """The live definitions and how far history goes.
 
     `order` is held by whoever gives a record its place; `live.index.lock`, inside it, by whoever makes the record
-    visible or reads a context. `position`, `observed_since`, `suspensions` and `members` change under both.
+    visible or reads a context. `position`, `observed_since`, `suspensions`, `members` and `in_flight` change under
+    both.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class State:
         observed_since_us: int | None,
         suspensions: Register,
         members: Members,
+        in_flight: InFlight,
     ) -> None:
         self.order = threading.Lock()
         self.live = live
@@ -56,6 +59,7 @@ class State:
         self.position = position
         self.suspensions = suspensions
         self.members = members
+        self.in_flight = in_flight
         #: while an index is about to go live, what is ordered meanwhile, with first seqs; changes under `order`
         self.ordered: list[tuple[EventBatch, int]] | None = None
         self.observed_since_us: int | None = None

@@ -20,7 +20,9 @@ __all__ = [
     "KeyedDecision",
     "decision_body",
     "decisions_page",
+    "end_of",
     "keyed_decisions",
+    "outcome_body",
 ]
 
 #: filters, each the column of its name but the last
@@ -116,7 +118,33 @@ def decisions_page(
 def decision_body(con: duckdb.DuckDBPyConnection, decision_id: str) -> dict[str, Any] | None:
     """A decision's record with its seq, without the journal's salt; None when there is none of that id."""
     rows = con.execute("SELECT seq, body FROM decisions WHERE decision_id = ?", [decision_id]).fetchall()
+    if not rows:
+        return None
+    body, outcome = _body(*rows[0]), outcome_body(con, decision_id)
+    if outcome is not None:
+        body["outcome"] = {
+            "seq": outcome["seq"],
+            "occurred_at": outcome["event"]["occurred_at"],
+            **outcome["report"],
+            "caller": outcome["caller"],
+        }
+    return body
+
+
+def outcome_body(con: duckdb.DuckDBPyConnection, decision_id: str) -> dict[str, Any] | None:
+    """The record of what was reported of a decision with its seq, without the journal's salt; None without any."""
+    rows = con.execute("SELECT seq, body FROM outcomes WHERE decision_id = ?", [decision_id]).fetchall()
     return _body(*rows[0]) if rows else None
+
+
+def end_of(con: duckdb.DuckDBPyConnection, decision_id: str) -> tuple[bool, bool]:
+    """(whether an event gave the decision authority, whether a run of it ended), as far as events are held."""
+    rows = con.execute(
+        "SELECT coalesce(bool_or(kind = 'authority' AND outcome IN ('allowed', 'approved', 'overridden')), false),"
+        " coalesce(bool_or(kind = 'execution'), false) FROM events WHERE decision_id = ? AND void_seq IS NULL",
+        [decision_id],
+    ).fetchall()
+    return rows[0]
 
 
 def keyed_decisions(con: duckdb.DuckDBPyConnection, since_us: int) -> Iterator[KeyedDecision]:

@@ -1,4 +1,5 @@
-"""Events of journal records into `events` and `event_keys`, and decisions into `decisions`, in bulk and natively.
+"""Events of journal records into `events` and `event_keys`, decisions into `decisions` and
+outcomes into `outcomes`, in bulk and natively.
 
 Inline events come as canonical JSON, large batches as Parquet sidecars; DuckDB reads both itself, without the GIL, so
 that a request beside it waits for neither.
@@ -19,9 +20,9 @@ from enrich.errors import JournalCorruptError, show
 from enrich.events.model import COLUMNS
 from enrich.history.packed import packed_table
 from enrich.history.records import QueuedRecord
-from enrich.history.schema import DECISION_COLUMNS, EVENT_COLUMNS
+from enrich.history.schema import DECISION_COLUMNS, EVENT_COLUMNS, OUTCOME_COLUMNS
 
-__all__ = ["insert_decisions", "insert_records"]
+__all__ = ["insert_decisions", "insert_outcomes", "insert_records"]
 
 _NAMES: Final = ", ".join(EVENT_COLUMNS)
 _SIDECAR_VALUES: Final = ", ".join(COLUMNS)
@@ -60,6 +61,27 @@ def insert_decisions(con: duckdb.DuckDBPyConnection, records: Sequence[QueuedRec
         con.execute(
             f"INSERT INTO decisions ({', '.join(DECISION_COLUMNS)}) SELECT"
             f" {', '.join(values[c] for c in DECISION_COLUMNS)} FROM incoming"
+        )
+    finally:
+        con.unregister("incoming")
+
+
+def insert_outcomes(con: duckdb.DuckDBPyConnection, records: Sequence[QueuedRecord]) -> None:
+    """Insert the reported outcomes among `records` (in journal order) inside the caller's transaction."""
+    found = [r for r in records if r.outcome is not None]
+    if not found:
+        return
+    table = pa.table(
+        {
+            "seq": pa.array([r.seq for r in found], pa.int64()),
+            "line": pa.array([r.outcome for r in found], pa.large_binary()).cast(pa.large_string()),
+        }
+    )
+    con.register("incoming", table)
+    try:
+        con.execute(
+            f"INSERT INTO outcomes ({', '.join(OUTCOME_COLUMNS)})"
+            " SELECT seq, line ->> '$.decision_id', line FROM incoming"
         )
     finally:
         con.unregister("incoming")

@@ -117,7 +117,7 @@ class Prune:
 @dataclass(frozen=True, slots=True)
 class QueuedRecord:
     """A record as the history keeps it until it is applied: events packed, or in the sidecar, or none; of a decision
-    the body's bytes too."""
+    or an outcome the body's bytes too."""
 
     seq: int
     count: int
@@ -130,6 +130,7 @@ class QueuedRecord:
     decision: bytes | None = None
     #: its body was let go of: a later `prune` record says so, or reading the journal fails
     pruned: bool = False
+    outcome: bytes | None = None
 
     @classmethod
     def of(cls, prepared: PreparedLike, appended: AppendedLike) -> QueuedRecord:
@@ -141,6 +142,10 @@ class QueuedRecord:
         packed, pruned = None, False
         prune = Prune.of(prepared.body) if prepared.type == "prune" else None
         decision = _decision_bytes(prepared.body) if prepared.type == "decision" else None
+        packed = None
+        before_us = _events_before_us(prepared.body) if prepared.type == "prune" else None
+        decision = _body_bytes(prepared.body) if prepared.type == "decision" else None
+        outcome = _body_bytes(prepared.body) if prepared.type == "outcome" else None
         if prepared.sidecar is None:
             batch = prepared.batch
             pruned = batch is None and prepared.body is None
@@ -162,6 +167,7 @@ class QueuedRecord:
             prune,
             decision,
             pruned,
+            outcome,
         )
 
     @property
@@ -171,11 +177,14 @@ class QueuedRecord:
 
     @property
     def weight(self) -> int:
-        """What it counts against a bound on memory, in events: those it holds, and a decision's body by its size."""
+        """What it counts against a bound on memory, in events: those it holds, and the body of a decision or outcome by
+        its size."""
         held = 1 if self.packed is None else self.packed.count
-        return held if self.decision is None else held + len(self.decision) // _EVENT_BYTES
+        return held + len(self.decision or self.outcome or b"") // _EVENT_BYTES
 
 
 def _decision_bytes(body: Any) -> bytes | None:
     """The canonical bytes of a decision's body; None when it was pruned. Bodies as in `Prune.of`."""
+def _body_bytes(body: Any) -> bytes | None:
+    """The canonical bytes of a body; None when it was pruned. Bodies as in `_events_before_us`."""
     return body if body is None or isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_SORT_KEYS)

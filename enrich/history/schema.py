@@ -1,8 +1,9 @@
 """The tables of the DuckDB file that follows the journal, their format version, and the way forward from older ones.
 
 `events` holds every event of the journal up to the stored position, `event_keys` the idempotency keys (which outlive
-the rows of voided and erased events), `decisions` every decision's record, `history_meta` one row: format, journal id
-and position. They change in one transaction, so that the file is always some prefix of the journal.
+the rows of voided and erased events), `decisions` every decision's record, `outcomes` what was reported of them,
+`history_meta` one row: format, journal id and position. They change in one transaction, so that the file is always some
+prefix of the journal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from enrich.errors import DataDirError, NewerFormatError, show
 from enrich.events.model import COLUMNS, INT_COLUMNS
 from enrich.journal.format import Position
 
-__all__ = ["DECISION_COLUMNS", "EVENT_COLUMNS", "FORMAT", "MIGRATIONS", "create", "read_format", "upgrade"]
+__all__ = [
+    "DECISION_COLUMNS",
+    "EVENT_COLUMNS",
+    "FORMAT",
+    "MIGRATIONS",
+    "OUTCOME_COLUMNS",
+    "create",
+    "read_format",
+    "upgrade",
+]
 
 #: the format that this version writes
 FORMAT: Final = 3
@@ -65,10 +75,20 @@ def _create_decisions(*without: str) -> str:
 
 
 
+#: columns of `outcomes`, what was reported of decisions, in order, with their DuckDB types
+OUTCOME_COLUMNS: Final[Mapping[str, str]] = {
+    "seq": "BIGINT NOT NULL",
+    "decision_id": "VARCHAR NOT NULL",
+    "body": "JSON NOT NULL",
+}
+_CREATE_OUTCOMES: Final = f"CREATE TABLE outcomes ({', '.join(f'{c} {t}' for c, t in OUTCOME_COLUMNS.items())})"
+
 #: SQL that takes a file of format n to n + 1, by n; run in order, inside one transaction with the new version number
 MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
     1: (_create_decisions("shadow"),),  # journals of that time hold no decisions
     2: ("ALTER TABLE decisions ADD COLUMN shadow VARCHAR",),  # decisions of that time have none
+    1: (_CREATE_DECISIONS,),  # journals of that time hold no decisions
+    2: (_CREATE_OUTCOMES,),  # nor, of this one, outcomes
 }
 
 
@@ -94,6 +114,8 @@ def create(con: duckdb.DuckDBPyConnection, *, journal_id: str, position: Positio
             " content_hi UBIGINT NOT NULL, content_lo UBIGINT NOT NULL)"
         )
         con.execute(_create_decisions())
+        con.execute(_CREATE_DECISIONS)
+        con.execute(_CREATE_OUTCOMES)
         con.execute(
             "CREATE MACRO events_at(at_seq) AS TABLE SELECT * EXCLUDE (void_seq) FROM events"
             " WHERE events.seq <= at_seq AND (events.void_seq IS NULL OR events.void_seq > at_seq)"

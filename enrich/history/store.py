@@ -31,9 +31,11 @@ from enrich.history.decisions import (
     KeyedDecision,
     decision_body,
     decisions_page,
+    end_of,
     keyed_decisions,
+    outcome_body,
 )
-from enrich.history.insert import insert_decisions, insert_records
+from enrich.history.insert import insert_decisions, insert_outcomes, insert_records
 from enrich.history.keys import KeyBlock, key_blocks
 from enrich.history.query import EventFilter, EventsPage, events_frame, events_page
 from enrich.history.records import JournalLike, Prune, QueuedRecord, RecordLike
@@ -208,6 +210,7 @@ class History:
             try:
                 count = insert_records(writer, fresh)
                 insert_decisions(writer, fresh)
+                insert_outcomes(writer, fresh)
                 _observe(writer, self._position.seq)
                 for record in fresh:
                     if record.prune is not None:
@@ -375,9 +378,20 @@ class History:
             return decisions_page(con, wanted, at_seq=self._reached(at_seq), cursor=cursor, limit=limit)
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
-        """A decision's record as the journal has it, with its seq; None when there is none of that id."""
+        """A decision's record as the journal has it, with its seq, and under `outcome` what was reported of it, if
+        anything was; None when there is no decision of that id."""
         with self.cursor() as con:
             return decision_body(con, decision_id)
+
+    def outcome(self, decision_id: str) -> dict[str, Any] | None:
+        """The record of what was reported of a decision, with its seq; None when nothing was."""
+        with self.cursor() as con:
+            return outcome_body(con, decision_id)
+
+    def end_of(self, decision_id: str) -> tuple[bool, bool]:
+        """Of the events held: whether the decision was given authority, and whether a run of it ended."""
+        with self.cursor() as con:
+            return end_of(con, decision_id)
 
     def keyed_decisions(self, since_us: int) -> Iterator[KeyedDecision]:
         """All decisions with an idempotency key and an as_of after `since_us`, in order."""

@@ -5,7 +5,7 @@ and what they declared that they would move and cost. It never knows who asks, w
 outcome is reported.
 """
 
-from enrich.in_flight.actions import IN_FLIGHT_COLUMNS, End, PreparedInFlight, Said
+from enrich.in_flight.actions import IN_FLIGHT_COLUMNS, End, Own, PreparedInFlight, Said
 from enrich.in_flight.definition import (
     GRANTS,
     IN_FLIGHT_ENTITIES,
@@ -25,6 +25,7 @@ __all__ = [
     "End",
     "InFlight",
     "InFlightQuestion",
+    "Own",
     "PreparedInFlight",
     "Said",
     "in_flight_at",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any, Final, NamedTuple
 
 from enrich.events.model import OWN_SOURCE
@@ -16,6 +17,7 @@ __all__ = [
     "End",
     "Flying",
     "Instance",
+    "Own",
     "PreparedInFlight",
     "Said",
     "Totals",
@@ -25,14 +27,24 @@ __all__ = [
 #: what is read of events; `occurred_at` in int microseconds
 IN_FLIGHT_COLUMNS: Final = (
     "occurred_at", "source", "kind", "outcome", "agent_id", "team_id", "workflow_id", "org_id", "instance_id",
-    "decision_id", "currency", "declared_amount_minor", "declared_cost_microusd",
+    "decision_id", "action", "environment", "materiality", "currency", "declared_amount_minor",
+    "declared_cost_microusd",
 )  # fmt: skip
 #: before every moment
 NEVER_US: Final = -(1 << 63)
 
 
+class Own(NamedTuple):
+    """What else a decision of the engine's own says of the action, for the event that ends it."""
+
+    action: str | None
+    environment: str | None
+    materiality: str | None
+
+
 class Said(NamedTuple):
-    """An `authority` event. `grants`: True lets the action begin, False takes the authority back, None says neither."""
+    """An `authority` event. `grants`: True lets the action begin, False takes the authority back, None says neither.
+    `ids` are those of `IN_FLIGHT_ENTITIES`."""
 
     occurred_us: int
     grants: bool | None
@@ -41,7 +53,7 @@ class Said(NamedTuple):
     amount: int | None
     currency: str
     cost: int | None
-    own: bool
+    own: Own | None
 
 
 class End(NamedTuple):
@@ -159,6 +171,10 @@ def prepare(columns: Mapping[str, Sequence[Any]], far_us: int, near_us: int) -> 
 
 def _said(columns: Mapping[str, Sequence[Any]], i: int) -> Said:
     outcome = columns["outcome"][i]
+    own = None
+    if columns["source"][i] == OWN_SOURCE:
+        labels = (columns[c][i] for c in ("action", "environment", "materiality"))
+        own = Own(*(None if label is None else intern(label) for label in labels))
     return Said(
         columns["occurred_at"][i],
         None if outcome == "required_human" else outcome in GRANTS,
@@ -167,5 +183,5 @@ def _said(columns: Mapping[str, Sequence[Any]], i: int) -> Said:
         columns["declared_amount_minor"][i],
         columns["currency"][i] or "",
         columns["declared_cost_microusd"][i],
-        columns["source"][i] == OWN_SOURCE,
+        own,
     )

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +21,11 @@ import orjson
 
 from enrich.events.arrow import with_hashes
 from enrich.events.canonical import event_from_canonical
-from enrich.events.hashing import key_hashes
+from enrich.events.hashing import content_hashes, key_hashes
 from enrich.events.model import COLUMNS, EventBatch
 
 __all__ = [
+    "CARRYING",
     "SALT_BYTES",
     "PreparedRecord",
     "batch_of_events",
@@ -33,6 +34,7 @@ __all__ = [
     "inline_body",
     "leaves_sha256",
     "new_salt",
+    "outcome_batch",
     "plain_body",
     "sidecar_body",
 ]
@@ -45,8 +47,8 @@ CONTENT_BYTES: Final = 16
 class PreparedRecord:
     """A record with everything but its place: what `Journal.append` orders.
 
-    `batch` are its events (one for a decision that carries its own event), `sidecar` the file that holds them when the
-    body does not.
+    `batch` are its events (one for a decision or an outcome, which carry their own), `sidecar` the file that holds them
+    when the body does not.
     """
 
     type: str
@@ -142,6 +144,25 @@ def decision_batch(body: Mapping[str, Any], hash_key: bytes) -> EventBatch | Non
     """The one event that a decision carries, or None."""
     event = body.get("event")
     return None if event is None else with_hashes(_batch([event]), hash_key)
+
+
+def outcome_batch(body: Mapping[str, Any], hash_key: bytes) -> EventBatch | None:
+    """The one event that a reported outcome carries, or None.
+
+    Its content is the report as it was sent: one without a time is the same when it is sent again later.
+    """
+    batch = decision_batch(body, hash_key)
+    if batch is None:
+        return None
+    report = orjson.dumps(body["report"], option=orjson.OPT_SORT_KEYS)
+    return replace(batch, contents=content_hashes([report], hash_key))
+
+
+#: the types whose records carry an event of the engine's own, and how it is read
+CARRYING: Final[Mapping[str, Callable[[Mapping[str, Any], bytes], EventBatch | None]]] = {
+    "decision": decision_batch,
+    "outcome": outcome_batch,
+}
 
 
 def _batch(events: Sequence[Mapping[str, Any]]) -> EventBatch:

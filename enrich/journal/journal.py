@@ -17,8 +17,8 @@ from enrich.events.model import EventBatch
 from enrich.failpoints import Failpoint
 from enrich.failpoints import failpoint as process_failpoint
 from enrich.journal.bodies import (
+    CARRYING,
     PreparedRecord,
-    decision_batch,
     inline_body,
     leaves_sha256,
     new_salt,
@@ -257,8 +257,8 @@ class Journal:
         return PreparedRecord("events", batch.n, sidecar_body(salt, batch.n, digest), leaves, batch, path)
 
     def prepare(self, type: str, body: Mapping[str, Any]) -> PreparedRecord:
-        """Any other record: its body as canonical bytes, salted. A decision's `event` (canonical form) becomes its
-        batch.
+        """Any other record: its body as canonical bytes, salted. The `event` (canonical form) of a decision or an
+        outcome becomes its batch.
 
         Raises:
             ValueError, TypeError: not a type or a body that a record can have.
@@ -268,7 +268,8 @@ class Journal:
             raise ValueError(f"no record type {show(type)} to prepare from a body")
         self._check(type)
         data, digest = plain_body(body, new_salt())
-        batch = decision_batch(body, self.hash_key) if type == "decision" else None
+        carried = CARRYING.get(type)
+        batch = None if carried is None else carried(body, self.hash_key)
         return PreparedRecord(type, 1, data, digest, batch)
 
     def discard(self, prepared: PreparedRecord) -> None:

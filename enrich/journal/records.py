@@ -11,7 +11,7 @@ import orjson
 from enrich.errors import JournalCorruptError
 from enrich.events.canonical import parse_rfc3339_us
 from enrich.events.model import EventBatch
-from enrich.journal.bodies import batch_of_events, decision_batch
+from enrich.journal.bodies import CARRYING, batch_of_events
 from enrich.journal.bodycheck import BodyCheck
 from enrich.journal.format import Position, corrupt
 from enrich.journal.identity import Identity
@@ -61,7 +61,8 @@ class Record:
 
     @property
     def batch(self) -> EventBatch | None:
-        """The events of an `events` record or the one that a decision carries; None for what has none (left)."""
+        """The events of an `events` record or the one that a decision or an outcome carries; None for what has none
+        (left)."""
         if self._batch is None:
             self._batch = self._read_batch()
         return self._batch
@@ -72,12 +73,11 @@ class Record:
                 return read_sidecar(self.sidecar, self._hash_key)
             except FileNotFoundError as error:
                 raise corrupt("the sidecar is missing", self.sidecar.name, seq=self.seq) from error
-        if self.type not in ("events", "decision"):
+        read = batch_of_events if self.type == "events" else CARRYING.get(self.type)
+        if read is None:
             return None
         body: Mapping[str, Any] | None = self.body
-        if body is None:
-            return None
-        return batch_of_events(body, self._hash_key) if self.type == "events" else decision_batch(body, self._hash_key)
+        return None if body is None else read(body, self._hash_key)
 
 
 def read_records(

@@ -74,7 +74,7 @@ _RECORD: Final[dict[str, Any]] = {
         "outcome": "denied",
         "agent_id": "payments-refunder-03",
     },
-    "lease": None,
+    "lease": 3600,
     "suspensions": [],
 }  # fmt: skip
 
@@ -117,7 +117,7 @@ def data_calls(example: dict[str, Any]) -> list[Call]:
     given = parameter("input", "the input as JSON, percent-encoded", '{"identity":{"actor_id":"payments-refunder-03"}}')
     refusals = {
         400: "`invalid_parameter`, `invalid_gzip`, `history_forged`, `invalid_entity_id`, `number_not_exact`, "
-        "`decision_path_required`, `missing_agent`, `invalid_idempotency_key`",
+        "`decision_path_required`, `missing_agent`, `invalid_idempotency_key`, `invalid_declaration`",
         404: "`undefined_document` (v0), `no_policies`",
         409: "`idempotency_conflict`: another request was decided under that key",
         504: "`evaluation_timeout`: the policies took longer than one evaluation may",
@@ -220,10 +220,42 @@ def decision_calls() -> list[Call]:
         refusals={
             400: "`unknown_parameter`, `invalid_utf8`, `unexpected_body`",
             404: "`unknown_decision`, `no_such_path`",
+    outcome = operation(
+        "decisions",
+        "How a decision's action ended",
+        "Settles what is in flight: the action's `execution` event becomes visible in the very step in which it is no "
+        "longer in flight. `cancelled` lets go of it: nothing was moved, nothing did cost. The decision was ALLOW, "
+        "REQUIRE_HUMAN, or a DENY that a human overrode; its lease may be over. The same report again gets the same "
+        "answer. Report the outcome or send an `execution` event with that decision_id, not both.",
+        parameters=[path_parameter("id", "the decision's id", _ID)],
+        request=body(
+            {
+                "application/json": (
+                    ref("OutcomeRequest"),
+                    {
+                        "it did": {"outcome": "succeeded", "amount_minor": 40000, "cost_microusd": 5400},
+                        "it will not": {"outcome": "cancelled"},
+                    },
+                )
+            }
+        ),
+        answers=answer(
+            "Settled.",
+            ref("OutcomeAnswer"),
+            {"decision_id": _ID, "outcome": "succeeded", "occurred_at": "2026-11-20T10:00:42.000000Z", "seq": 184471},
+        ),
+        refusals={
+            400: "`missing_field`, `unknown_field`, `invalid_outcome`, `cancelled_with_amount`, `wrong_type`, "
+            "`out_of_range`, `invalid_string`, `invalid_time`, `in_future`, `too_old`, or a body that is no exact JSON",
+            404: "`unknown_decision`, `no_such_path`",
+            409: "`already_settled`, `already_ended`, `not_allowed`",
+            413: "`body_too_large`",
+            415: "`unsupported_media_type`",
         },
     )
     return [
         Call("GET", "/v1/decisions", "decisions", "read", listed),
         Call("GET", "/v1/decisions/{id}", "decision", "read", one),
         Call("POST", "/v1/decisions/{id}/replay", "replay", "read", replay),
+        Call("POST", "/v1/decisions/{id}/outcome", "outcome", "decide", outcome),
     ]

@@ -38,6 +38,7 @@ def handlers(runtime: Runtime) -> dict[str, Handler]:
         "decisions": decisions.list,
         "decision": decisions.one,
         "replay": decisions.replay,
+        "outcome": decisions.outcome,
         "entity": entities.entity,
         "entity_pair": entities.entity,
         "signals": entities.signals,

@@ -108,6 +108,15 @@ def components() -> dict[str, Schema]:
         ),
         "DecisionRecord": _decision_record(),
         "Replayed": _replayed(),
+        "OutcomeRequest": _outcome(),
+        "OutcomeAnswer": _object(
+            {
+                "decision_id": {"type": "string"},
+                "outcome": {"enum": list(RUN_OUTCOMES)},
+                "occurred_at": {"type": "string", "format": "date-time"},
+                "seq": _COUNT | {"description": "of its record, and its event's"},
+            }
+        ),
         "Suspension": _object(
             {
                 "scope": {"enum": list(SCOPES)},
@@ -217,7 +226,7 @@ def _replayed() -> Schema:
 def _decision_record() -> Schema:
     digest: Schema = {"type": "string", "description": "`sha256:` and hex"}
     text_or_null: Schema = {"type": ["string", "null"]}
-    return _object(
+    record = _object(
         {
             "seq": _COUNT | {"description": "its place in the journal, and its event's"},
             "decision_id": {"type": "string"},
@@ -250,10 +259,25 @@ def _decision_record() -> Schema:
                 "description": "what shadow policies said: `policy_hash`, `evaluator`, `result`, `decision`, `cause`",
             },
             "event": ref("Event"),
-            "lease": {"type": "null"},
+            "lease": {
+                "type": ["integer", "null"],
+                "description": "how long its action is in flight at most, in seconds; null in older records",
+            },
             "suspensions": {"type": "array", "items": {"type": "object"}},
         }
     )
+    record["properties"]["outcome"] = {"type": "object", "description": "what was reported, with seq, time and caller"}
+    return record
+
+
+def _outcome() -> Schema:
+    counts = ("amount_minor", "cost_microusd", "duration_ms", "input_tokens", "output_tokens")
+    properties: dict[str, Schema] = {"outcome": {"enum": list(RUN_OUTCOMES)}}
+    properties |= {name: {"type": ["integer", "null"], "minimum": 0, "maximum": INT64_MAX} for name in counts}
+    properties["currency"] = _TEXT | {"type": ["string", "null"], "description": "default: the one that was declared"}
+    properties["error_type"] = _TEXT | {"type": ["string", "null"]}
+    properties["occurred_at"] = {"type": ["string", "null"], "format": "date-time", "description": "default: now"}
+    return _object(properties, required=("outcome",))
 
 
 def _event() -> Schema:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "json_schema"]
 
+#: the entities that have something in flight
+_FLYING: Final = ("agent", "team", "workflow", "org")
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -95,10 +97,29 @@ def json_schema(catalog: Catalog) -> dict[str, Any]:
     return {"$schema": _DRAFT, "title": "history", **_closed(properties, required)}
 
 
+def _in_flight() -> dict[str, Any]:
+    """What `enrich.in_flight` gives; absent is what nobody can say."""
+    whole = {"type": "integer", "minimum": 0}
+    texts = {
+        "count": "actions that were given authority and have not ended",
+        "declared_amount_minor": "what they would move, together; absent where there are several currencies",
+        "declared_cost_microusd": "what they would cost, together, in millionths of a US dollar",
+    }
+    properties: dict[str, Any] = {name: whole | {"description": text} for name, text in texts.items()}
+    properties["declared_amount_minor_by_currency"] = {
+        "type": "object",
+        "additionalProperties": whole,
+        "description": "what they would move, by currency; empty for amounts without one",
+    }
+    return _closed(properties, ["count"]) | {"description": "Actions in flight, and what their requests declared."}
+
+
 def _entity(catalog: Catalog, entity: str, id_: dict[str, Any]) -> dict[str, Any]:
     properties: dict[str, Any] = {"id": id_, "known": {"type": "boolean"}}
     required = ["id", "known"]
     mine = [s for s in catalog.sets if s.entity == entity]
+    if entity in _FLYING:
+        properties["in_flight"] = _in_flight()
     for window in catalog.windows(entity):
         inner: dict[str, Any] = {"complete": {"type": "boolean"}}
         always = ["complete"]

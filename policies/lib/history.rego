@@ -51,6 +51,15 @@ above(entity, window, name, limit) if {
 	signal(entity, window, name) > limit
 }
 
+# What an entity's actions in flight would move, together, in minor units of a currency: 0 when none would move any.
+# Undefined when nobody can say it, and when there is an amount without a currency among them, which may be any.
+in_flight(entity, currency) := amount if {
+	fresh
+	amounts := document[entity].in_flight.declared_amount_minor_by_currency
+	object.get(amounts, "", 0) == 0
+	amount := object.get(amounts, currency, 0)
+}
+
 # A yes-or-no question of a derived set, such as `failed_significantly`, with the companion that tells whether there was
 # enough to answer it (`enough_runs`).
 raised(entity, question) if {
