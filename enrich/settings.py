@@ -402,6 +402,7 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
     def _lease_within_retention(self) -> Settings:
         if self.lease_us > self.retention_us:
             raise ValueError(f"lease_seconds `{self.lease_seconds}` is longer than retention_days")

@@ -6,7 +6,7 @@ A reload builds a second `Live` beside the first until it has caught up; the swa
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from enrich.signals import Catalog
 from enrich.signals.plan import EntityFunctions
 from enrich.windows import Index
 
-__all__ = ["Live", "Selection", "index_plans"]
+__all__ = ["Live", "Selection", "index_plans", "split_in_flight"]
 
 #: selections kept, the oldest first out; with the two others they bound what callers can fill
 _SELECTIONS: Final = 256
@@ -49,15 +49,6 @@ class Live:
         self._projections: dict[tuple[str, ...] | None, Selection] = {}
         self._lock = threading.Lock()
 
-    def _in_flight(self, key: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-        """The entities of which a selection names what is in flight, and what it names of signals."""
-        mine = [entity for entity in IN_FLIGHT_ENTITIES if entity in self.entities]
-        if key is None:
-            return tuple(mine), None
-        flying = tuple(e for e in mine if not {e, f"{e}.*", f"{e}.in_flight", f"{e}.in_flight.*"}.isdisjoint(key))
-        named = {f"{entity}.in_flight{rest}" for entity in flying for rest in ("", ".*")}
-        return flying, tuple(entry for entry in key if entry not in named)
-
     def selection(self, select: Sequence[str] | None) -> Selection:
         """The prepared functions of a selection; None selects everything.
 
@@ -81,14 +72,6 @@ class Live:
                     field="select",
                 )
         made = self._made(key)
-        flying, signals = self._in_flight(key)
-        functions = dict(self.catalog.functions(signals))
-        for entity in flying:
-            alone = EntityFunctions(entity, (), frozenset(), None, frozenset(), 0)
-            functions[entity] = replace(functions.get(entity, alone), selected=True)
-        prepared = self.assembler.prepare(functions)
-        pairs = tuple((pair, a, b) for pair, (a, b) in PAIRS.items() if pair in prepared)
-        made = Selection(prepared, pairs, flying)
         with self._lock:
             self._selections[key] = made
             while len(self._selections) > _SELECTIONS:
@@ -103,5 +86,27 @@ class Live:
         return found
 
     def _made(self, key: tuple[str, ...] | None) -> Selection:
-        prepared = self.assembler.prepare(self.catalog.functions(key))
-        return Selection(prepared, tuple((pair, a, b) for pair, (a, b) in PAIRS.items() if pair in prepared))
+        flying, signals = split_in_flight(self.entities, key)
+        functions = dict(self.catalog.functions(signals))
+        for entity in flying:
+            alone = EntityFunctions(entity, (), frozenset(), None, frozenset(), 0)
+            functions[entity] = replace(functions.get(entity, alone), selected=True)
+        prepared = self.assembler.prepare(functions)
+        pairs = tuple((pair, a, b) for pair, (a, b) in PAIRS.items() if pair in prepared)
+        return Selection(prepared, pairs, flying)
+
+
+def split_in_flight(
+    entities: Collection[str], key: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """The entities of which a selection names what is in flight, and what it names of signals.
+
+    Args:
+        entities: those that contexts show.
+    """
+    mine = [entity for entity in IN_FLIGHT_ENTITIES if entity in entities]
+    if key is None:
+        return tuple(mine), None
+    flying = tuple(e for e in mine if not {e, f"{e}.*", f"{e}.in_flight", f"{e}.in_flight.*"}.isdisjoint(key))
+    named = {f"{entity}.in_flight{rest}" for entity in flying for rest in ("", ".*")}
+    return flying, tuple(entry for entry in key if entry not in named)

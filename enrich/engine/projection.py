@@ -12,6 +12,8 @@ from typing import Final
 from enrich.context import PAIRS
 from enrich.decisions import Reads
 from enrich.decisions.reads import InputPath
+from enrich.engine.live import split_in_flight
+from enrich.in_flight import IN_FLIGHT_ENTITIES
 from enrich.signals import Catalog
 
 __all__ = ["EVERYTHING", "Projection", "projection"]
@@ -55,7 +57,8 @@ def projection(reads: Reads | None, catalog: Catalog, at: Sequence[str], *, proj
         return EVERYTHING
     select = _least(found)
     # a derived signal reads the history of other entities than its own
-    read = frozenset(PAIRS[e][0] if e in PAIRS else e for e in catalog.functions(select))
+    flying, signals = split_in_flight(list(dict.fromkeys(s.entity for s in catalog.sets)), select)
+    read = frozenset(PAIRS[e][0] if e in PAIRS else e for e in (*flying, *catalog.functions(signals)))
     return Projection(select if project else None, read)
 
 
@@ -98,6 +101,8 @@ def _entries(path: InputPath, catalog: Catalog, whole: bool) -> Iterator[str]:
 
 
 def _members(name: str, member: InputPath, catalog: Catalog, entity: str, whole: bool) -> Iterator[str]:
+    if entity in IN_FLIGHT_ENTITIES and member[0] in (None, "in_flight"):
+        yield f"{name}.in_flight"
     windowed = [s for s in catalog.sets if s.entity == entity and not s.derived]
     for window in catalog.windows(entity):
         if member[0] not in (None, window.key):

@@ -128,9 +128,9 @@ class QueuedRecord:
     sidecar: Path | None
     prune: Prune | None = None
     decision: bytes | None = None
+    outcome: bytes | None = None
     #: its body was let go of: a later `prune` record says so, or reading the journal fails
     pruned: bool = False
-    outcome: bytes | None = None
 
     @classmethod
     def of(cls, prepared: PreparedLike, appended: AppendedLike) -> QueuedRecord:
@@ -141,9 +141,6 @@ class QueuedRecord:
         """
         packed, pruned = None, False
         prune = Prune.of(prepared.body) if prepared.type == "prune" else None
-        decision = _decision_bytes(prepared.body) if prepared.type == "decision" else None
-        packed = None
-        before_us = _events_before_us(prepared.body) if prepared.type == "prune" else None
         decision = _body_bytes(prepared.body) if prepared.type == "decision" else None
         outcome = _body_bytes(prepared.body) if prepared.type == "outcome" else None
         if prepared.sidecar is None:
@@ -166,8 +163,8 @@ class QueuedRecord:
             prepared.sidecar,
             prune,
             decision,
-            pruned,
             outcome,
+            pruned,
         )
 
     @property
@@ -183,8 +180,6 @@ class QueuedRecord:
         return held + len(self.decision or self.outcome or b"") // _EVENT_BYTES
 
 
-def _decision_bytes(body: Any) -> bytes | None:
-    """The canonical bytes of a decision's body; None when it was pruned. Bodies as in `Prune.of`."""
 def _body_bytes(body: Any) -> bytes | None:
-    """The canonical bytes of a body; None when it was pruned. Bodies as in `_events_before_us`."""
+    """The canonical bytes of a body; None when it was pruned. Bodies as in `Prune.of`."""
     return body if body is None or isinstance(body, bytes) else orjson.dumps(body, option=orjson.OPT_SORT_KEYS)

@@ -86,9 +86,8 @@ _CREATE_OUTCOMES: Final = f"CREATE TABLE outcomes ({', '.join(f'{c} {t}' for c, 
 #: SQL that takes a file of format n to n + 1, by n; run in order, inside one transaction with the new version number
 MIGRATIONS: Final[Mapping[int, Sequence[str]]] = {
     1: (_create_decisions("shadow"),),  # journals of that time hold no decisions
-    2: ("ALTER TABLE decisions ADD COLUMN shadow VARCHAR",),  # decisions of that time have none
-    1: (_CREATE_DECISIONS,),  # journals of that time hold no decisions
-    2: (_CREATE_OUTCOMES,),  # nor, of this one, outcomes
+    # nobody had shadow policies then, and nothing was reported
+    2: ("ALTER TABLE decisions ADD COLUMN shadow VARCHAR", _CREATE_OUTCOMES),
 }
 
 
@@ -114,7 +113,6 @@ def create(con: duckdb.DuckDBPyConnection, *, journal_id: str, position: Positio
             " content_hi UBIGINT NOT NULL, content_lo UBIGINT NOT NULL)"
         )
         con.execute(_create_decisions())
-        con.execute(_CREATE_DECISIONS)
         con.execute(_CREATE_OUTCOMES)
         con.execute(
             "CREATE MACRO events_at(at_seq) AS TABLE SELECT * EXCLUDE (void_seq) FROM events"

@@ -468,7 +468,8 @@ def _apply_prune(writer: duckdb.DuckDBPyConnection, prune: Prune, at_seq: int) -
     if prune.events_before_us is not None:
         _prune(writer, prune.events_before_us, at_seq)
     if prune.decisions_through:
-        writer.execute("DELETE FROM decisions WHERE seq <= ?", [prune.decisions_through])
+        for table in ("decisions", "outcomes"):
+            writer.execute(f"DELETE FROM {table} WHERE seq <= ?", [prune.decisions_through])
     if prune.observed_since_us is not None:
         writer.execute(
             "UPDATE history_meta SET observed_since = least(observed_since, make_timestamptz(?))",

@@ -220,6 +220,8 @@ def decision_calls() -> list[Call]:
         refusals={
             400: "`unknown_parameter`, `invalid_utf8`, `unexpected_body`",
             404: "`unknown_decision`, `no_such_path`",
+        },
+    )
     outcome = operation(
         "decisions",
         "How a decision's action ended",

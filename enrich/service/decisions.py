@@ -1,7 +1,5 @@
-"""`GET /v1/decisions`, `GET /v1/decisions/{id}`, `POST /v1/decisions/{id}/replay`: what was decided, and whether it
-still stands."""
-"""`GET /v1/decisions`, `GET /v1/decisions/{id}`, `POST /v1/decisions/{id}/outcome`: what was decided, and became of
-it."""
+"""`/v1/decisions`, `/v1/decisions/{id}` with `/outcome` and `/replay`: what was decided, what became of it, and
+whether it still stands."""
 
 from __future__ import annotations
 

@@ -68,8 +68,7 @@ def test_every_field_and_hash(tmp_path: Path) -> None:
         assert body["evaluator"] == engine.live_policies.evaluator
         assert body["selection"] == ["agent.last_1h.allowed", "team.last_1h.team_allowed"]
         assert body["repeatable"] is True
-        assert (body["shadow"], body["lease"], body["suspensions"]) == (None, None, [])
-        assert (body["selection"], body["lease"], body["suspensions"]) == (None, 3600, [])
+        assert (body["shadow"], body["lease"], body["suspensions"]) == (None, 3600, [])
         assert body["idempotency_key"] == "k-1"
         assert "enforcement" not in orjson.dumps(body).decode()
         assert body["entities"] == {
