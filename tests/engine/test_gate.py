@@ -301,7 +301,7 @@ def test_a_limit_holds_while_definitions_go_live(tmp_path: Path) -> None:
 
         def reload() -> int:
             count = 0
-            while not done.is_set():
+            while count < 2 or not done.is_set():  # the second may come late on a busy machine
                 count += 1
                 path.write_text(text.replace("1h", ("1h, 2h", "1h")[count % 2]))
                 assert engine.reload().ok
