@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import Phase, assume, given, settings
+from hypothesis import Phase, assume, given
+from hypothesis import settings as examples
 
 from enrich import Engine
 from enrich.context import canonical_json
 from enrich.decisions import reads_of
 from enrich.decisions._pool import Worker
+from enrich.engine import made_up_events
 from enrich.engine.projection import EVERYTHING, projection
+from enrich.settings import Settings
 from tests.decisions.opa_server import ask, serve_opa
 from tests.decisions.plans import embedded_plan, opa_plan
 
@@ -96,7 +99,7 @@ def build(worker: Worker, modules: Mapping[str, str]) -> dict[str, Any]:
 
 
 @given(text=policy_texts(RULES))
-@settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@examples(max_examples=16, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_a_policy_says_the_same_on_what_it_can_read_as_on_everything(world: World, text: str) -> None:
     plan = build(world.worker, {"p.rego": text, "lib.rego": LIBRARY})
     reads = reads_of(plan, embedded=True)
@@ -128,6 +131,43 @@ FIXED = {
     "people": "r contains id if some id, x in input.history.approvers\n",
     "keys": "r := [k | some k, _ in input.history.agent]",
 }
+
+
+#: where two values are compared, in the open or without a word: what was left out could make them equal
+SUBTLE = {
+    "compared": "r if input.history.agent.last_1h == input.history.agent.last_24h",
+    "unequal": "r if input.history.agent.last_1h != input.history.agent.last_24h",
+    "set": "r := count(xs) if xs := {x | x := input.history.agent[_]; is_object(x)}",
+    "turns": "r := [1 | some _ in {input.history.agent.last_1h, input.history.agent.last_24h}]",
+    "twice": "d := input.history.agent.last_1h if input.x != 1\nd := input.history.agent.last_24h if input.y != 1\n"
+    "default r := 1\nr := 2 if is_object(d)",
+    "loop": "d := x if { some w in [\"last_1h\", \"last_24h\"]; x := input.history.agent[w] }\nr := 2 if is_object(d)",
+    "values": "o[\"k\"] := x if some x in [input.history.agent.last_1h, input.history.agent.last_24h]\n"
+    "r if o.k.complete",
+    "passed": "same(x, y) if x == y\nr if same(input.history.agent.last_1h, input.history.agent.last_24h)",
+    "member": "r if input.history.agent.last_1h in [input.history.agent.last_24h]",
+    "length": "r := n if n := count(input.history.agent.last_1h)",
+    "text": "r := n if n := sprintf(\"%v\", [input.history.agent.last_1h])",
+}
+
+
+def test_what_may_be_compared_is_there_as_a_whole(world: World) -> None:
+    requests = [{**request, "x": 0, "y": 0} for request in world.requests]
+    different = 0
+    for name, text in SUBTLE.items():
+        world.worker.ask(
+            {"build": {"modules": {"p.rego": f"package p\n\n{text}\n"}, "data": {}, "entries": ["p/r"]}}, None, 60
+        )
+        plan = embedded_plan({"p.rego": f"package p\n\n{text}\n"})
+        select = projection(reads_of(plan, embedded=True)[("p", "r")], world.engine.catalog, ("history",)).select
+        assert select is not None
+        for request in requests:
+            whole = world.ask("p/r", world.document(request, None))
+            assert world.ask("p/r", world.document(request, select)) == whole, name
+            # and what stands around the windows alone would not have been enough
+            windows = ("agent.last_1h.complete", "agent.last_24h.complete")
+            different += world.ask("p/r", world.document(request, windows)) != whole
+    assert different >= len(SUBTLE)
 
 
 def test_so_it_does_by_opa(world: World, tmp_path: Path) -> None:
@@ -216,3 +256,30 @@ def test_what_is_selected_keeps_what_stands_around_it(world: World) -> None:
     entity_names = {"agent", "team", "agent_team", "approvers"}
     assert part.keys() - entity_names == whole.keys() - entity_names
     assert "agent_team" not in part
+
+
+FIVE = """\
+package p
+
+import rego.v1
+
+r if {
+    input.history.agent.last_24h.failures < 3
+    input.history.agent.last_24h.failure_rate < 0.1
+    input.history.agent.last_1h.requests < 60
+    input.history.agent.last_7d.rejections < 5
+    input.history.team.last_24h.failures < 90
+}
+"""
+
+
+def test_five_signals_of_the_shipped_catalog_are_a_small_part_of_it(tmp_path: Path) -> None:
+    with Engine.open(tmp_path / "data", queries="queries", settings=Settings(disk_low_bytes=0)) as engine:
+        engine.record(made_up_events(engine.journal.now_us(), 40 * 24 * HOUR_US, engine.catalog.attribute_keys))
+        reads = reads_of(embedded_plan({"p.rego": FIVE}), embedded=True)[("p", "r")]
+        select = projection(reads, engine.catalog, ("history",)).select
+        assert select is not None
+        assert len(select) == 5
+        entities = {"agent": "agent-1", "team": "team-1", "workflow": "workflow-1", "approvers": ["eve", "bob"]}
+        whole, part = (canonical_json(engine.context(entities, select=chosen)) for chosen in (None, select))
+        assert len(part) <= 0.15 * len(whole)
