@@ -34,6 +34,8 @@ _REFUSED: Final[Mapping[str, str]] = {
     "time.format": "it always writes nine decimals, unlike OPA",
     "time.parse_ns": "it takes texts that go on behind the time",
     "time.parse_rfc3339_ns": "it takes no time that ends with `Z`, as those of the history do",
+    "uri.is_valid": "it takes hosts and user names that are none, and refuses some that are",
+    "uri.parse": "it takes hosts and user names that are none, and refuses some that are",
     "urlquery.decode": "a plus sign stays one",
     "urlquery.encode": "a space becomes `%20`, not `+`",
     "urlquery.encode_object": "it keeps no order, and a space becomes `%20`, not `+`",

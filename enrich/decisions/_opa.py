@@ -64,7 +64,9 @@ class Opa:
             files = [f"{i}.rego" for i in range(len(policies.modules))]
             for file, text in zip(files, policies.modules.values(), strict=True):
                 (Path(directory) / file).write_text(text, encoding="utf-8", newline="")
-            command = ["build", "-t", target, *(f"-e={e}" for e in entries), "-o", "built.tar.gz", *files]
+            # unpruned, OPA makes entry points of whatever an entry point needs, and refuses functions among them
+            options = ["-t", target, "--prune-unused", "-o", "built.tar.gz"]
+            command = ["build", *options, *(f"-e={e}" for e in entries), *files]
             done = _run([self.path, *command], directory)
             if done.returncode != 0:
                 if nothing := _NO_RULES.search(done.stdout):

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 __all__ = ["RegoFloat", "RegoObject", "RegoSet", "TermError", "order", "parse_term", "plain", "rego_text", "term_text"]
 
-_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+#: a text in Rego may leave out the zero before or the digits behind the point
+_NUMBER: Final = re.compile(r"-?(?:[0-9]+(\.[0-9]*)?|(\.[0-9]+))([eE][-+]?[0-9]+)?")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _scan_string: Final[Callable[[str, int, bool], tuple[str, int]]] = json.decoder.scanstring  # type: ignore[attr-defined]
 
@@ -99,7 +100,7 @@ def _value(text: str, at: int) -> tuple[Any, int]:
     found = _NUMBER.match(text, at)
     if found is None:
         raise TermError("no value begins here")
-    if found[1] is None and found[2] is None:
+    if found[1] is None and found[2] is None and found[3] is None:
         return int(found[0]), found.end()
     number = RegoFloat(found[0])
     if not math.isfinite(number):

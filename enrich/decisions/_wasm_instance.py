@@ -23,6 +23,18 @@ __all__ = ["NATIVE", "Clock", "Image", "Instance", "WasmError"]
 _PAGE: Final = 65536
 #: the numbers of calls that OPA did not compile into a module, from here on
 NATIVE: Final = 1 << 20
+_NEEDED: Final = frozenset(
+    [
+        "builtins",
+        "entrypoints",
+        "opa_eval",
+        "opa_heap_ptr_get",
+        "opa_json_dump",
+        "opa_malloc",
+        "opa_value_dump",
+        "opa_value_parse",
+    ]
+)
 _Callback: Final = ctypes.CFUNCTYPE(
     ctypes.c_size_t,
     ctypes.c_void_p,
@@ -126,6 +138,7 @@ class Instance:
         self._context = self._store._context()
         self._store.set_epoch_deadline(1 << 40)
         self._callbacks: list[Any] = []
+        self._memories: list[wasmtime.Memory] = []
         try:
             instance = wasmtime.Instance(self._store, image.module, [self._import(i) for i in image.module.imports])
         except (wasmtime.WasmtimeError, wasmtime.Trap) as error:
@@ -137,8 +150,15 @@ class Instance:
             for g in (exports.get("opa_wasm_abi_version"), exports.get("opa_wasm_abi_minor_version"))
             if isinstance(g, wasmtime.Global)
         ]
-        if len(versions) != 2 or versions[0] != 1 or versions[1] < 2 or "opa_eval" not in self._functions:
+        if (
+            len(versions) != 2
+            or versions[0] != 1
+            or versions[1] < 2
+            or not self._functions.keys() >= _NEEDED
+            or not self._memories
+        ):
             raise WasmError("eval_error", "the module does not speak version 1.2 of OPA's ABI")
+        self._memory = self._memories[0]
         self._arguments = (ffi.wasmtime_val_t * 8)()
         self._result = (ffi.wasmtime_val_t * 1)()
         self.entrypoints: dict[str, int] = self._told("entrypoints")
@@ -184,8 +204,9 @@ class Instance:
     def _import(self, wanted: wasmtime.ImportType) -> wasmtime.Func | wasmtime.Memory:
         kind = wanted.type
         if isinstance(kind, wasmtime.MemoryType):
-            self._memory = wasmtime.Memory(self._store, wasmtime.MemoryType(wasmtime.Limits(kind.limits.min, None)))
-            return self._memory
+            memory = wasmtime.Memory(self._store, wasmtime.MemoryType(wasmtime.Limits(kind.limits.min, None)))
+            self._memories.append(memory)
+            return memory
         if not isinstance(kind, wasmtime.FuncType):
             raise WasmError("eval_error", "the module wants what OPA's modules never want")
         call = self._called if (wanted.name or "").startswith("opa_builtin") else self._told_by_module(wanted.name)

@@ -18,7 +18,7 @@ from enrich.decisions._builtins import type_name
 from enrich.decisions._wasm_instance import NATIVE
 from enrich.errors import PolicyError
 
-__all__ = ["Adapted", "adapt"]
+__all__ = ["COMPILED", "Adapted", "adapt"]
 
 #: built-ins that OPA compiles into a module and that may have no answer, and the functions that they are there
 _FUNCTIONS: Final = {
@@ -54,6 +54,37 @@ _I32: Final = 0x7F
 _TYPE, _IMPORT, _FUNCTION, _CODE = 1, 2, 3, 10
 
 
+#: all that OPA 1.22 compiles into a module, so that what is refused is refused before it is compiled
+COMPILED: Final = frozenset(_FUNCTIONS) | frozenset(
+    [
+        "all",
+        "any",
+        "equal",
+        "eq",
+        "assign",
+        "gt",
+        "gte",
+        "internal.member_2",
+        "internal.member_3",
+        "internal.print",
+        "internal.template_string",
+        "is_array",
+        "is_boolean",
+        "is_null",
+        "is_number",
+        "is_object",
+        "is_set",
+        "is_string",
+        "json.marshal",
+        "lt",
+        "lte",
+        "neq",
+        "net.cidr_overlap",
+        "re_match",
+        "type_name",
+        "walk",
+    ]
+)
 #: built-ins that a module has in itself and answers otherwise than OPA: asked of the host instead
 _REPLACED: Final = {"json.marshal": "opa_json_marshal"}
 #: built-ins whose every failure OPA has for one of type

@@ -27,7 +27,7 @@ from enrich.decisions._shape import boolean_rules
 from enrich.decisions._terms import RegoObject, RegoSet, TermError, parse_term, plain
 from enrich.decisions._wasm_answer import read_answer
 from enrich.decisions._wasm_instance import Clock, Image, Instance, WasmError
-from enrich.decisions._wasm_module import adapt
+from enrich.decisions._wasm_module import COMPILED, adapt
 from enrich.decisions.policies import PolicySet
 from enrich.decisions.protocol import TIMED_OUT, WASM, DataPath, Defined, Failed, Outcome, Undefined
 from enrich.decisions.reads import Reads, reads_of
@@ -128,6 +128,12 @@ class WasmEvaluator:
         plan = self._opa.plan(policies, sorted({path[0] for path in packages}))
         if plan is None or not plan["funcs"]["funcs"]:
             return CompiledPolicies(b"", frozenset())
+        declared = {b["name"]: b["decl"] for b in plan["static"].get("builtin_funcs") or ()}
+        if self._opa.version.startswith("1.22."):
+            # another version may compile more: there the module itself says what it lacks
+            missing = min(declared.keys() - COMPILED - BUILTINS.keys(), default=None)
+            if missing is not None:
+                raise _unknown(missing, policies, call_places(plan))
         rules = rule_paths(plan)
         if not rules:
             return CompiledPolicies(b"", frozenset())
@@ -136,7 +142,7 @@ class WasmEvaluator:
             self._opa.build(policies, "wasm", sorted(map("/".join, entries))),
             rules,
             boolean_rules(plan) & rules,
-            {b["name"]: b["decl"] for b in plan["static"].get("builtin_funcs") or ()},
+            declared,
             call_places(plan),
             reads_of(plan),
         )
@@ -251,22 +257,8 @@ class WasmPolicies:
         pool = _Pool(image, self._clock, self._instances)
         missing = min(pool.builtins - BUILTINS.keys(), default=None)
         if missing is not None:
-            raise self._unknown(missing)
+            raise _unknown(missing, self.policies, self._compiled.places)
         return pool
-
-    def _unknown(self, name: str) -> PolicyError:
-        place = self._compiled.places.get(name)
-        where: dict[str, Any] = {}
-        if place is not None:
-            lines = self.policies.modules.get(place.file, "").splitlines()
-            source = lines[place.line - 1] if 0 < place.line <= len(lines) else None
-            where = {"file": place.file, "line": place.line, "column": place.column, "source": source}
-        return PolicyError(
-            f"{'' if place is None else f'{place.file}:{place.line}:{place.column}: '}"
-            f"the built-in `{name}` is not there for the wasm evaluator",
-            code="unknown_function", function=name, **where,
-            hint="write it without that built-in, or use an evaluator that has it",
-        )  # fmt: skip
 
 
 class _Pool:
@@ -300,7 +292,11 @@ class _Pool:
             left = limit - (time.monotonic() - began)
             with self._clock:
                 ticks = max(1, math.ceil(left / self._clock.tick_seconds))
-                answer = instance.evaluate(self.entrypoints[name], given, ticks)
+                try:
+                    answer = instance.evaluate(self.entrypoints[name], given, ticks)
+                except BaseException:
+                    instance.close()
+                    raise
             if self._closed or instance.size() > _KEPT_BYTES:
                 instance.close()
             else:
@@ -345,3 +341,18 @@ def _same(one: Any, other: Any) -> bool:
 
 def _failed(code: str, message: str) -> Failed:
     return Failed(code, message, ({"code": code, "message": message},))
+
+
+def _unknown(name: str, policies: PolicySet, places: Mapping[str, Place]) -> PolicyError:
+    place = places.get(name)
+    where: dict[str, Any] = {}
+    if place is not None:
+        lines = policies.modules.get(place.file, "").splitlines()
+        source = lines[place.line - 1] if 0 < place.line <= len(lines) else None
+        where = {"file": place.file, "line": place.line, "column": place.column, "source": source}
+    return PolicyError(
+        f"{'' if place is None else f'{place.file}:{place.line}:{place.column}: '}"
+        f"the built-in `{name}` is not there for the wasm evaluator",
+        code="unknown_function", function=name, **where,
+        hint="write it without that built-in, or use an evaluator that has it",
+    )  # fmt: skip

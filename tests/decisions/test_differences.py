@@ -29,6 +29,8 @@ REFUSED = [
     ("format_int(-255, 2)", "-11111111"),
     ('time.parse_rfc3339_ns("1970-01-01T00:00:00Z")', 0),
     ('time.parse_ns("2006-01-02", "1970-01-01 and more")', None),
+    ('uri.is_valid("http://user name@example.com/")', False),
+    ('uri.parse("http://a<b@example.com/")', None),
     ('urlquery.decode("a+b")', "a b"),
     ('urlquery.encode_object({"b": "1", "a": "x y"})', "a=x+y&b=1"),
     ("time.format(0)", "1970-01-01T00:00:00Z"),

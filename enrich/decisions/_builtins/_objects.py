@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Final
@@ -16,12 +17,13 @@ from enrich.decisions._builtins._values import (
     type_name,
     wrong,
 )
-from enrich.decisions._terms import RegoObject, RegoSet
+from enrich.decisions._terms import RegoObject, RegoSet, order
 
 __all__ = ["OBJECTS"]
 
 #: more numbers than this one answer does not list
 _LISTED: Final = 1 << 20
+_PATHS: Final = 10_000
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]]:
@@ -84,6 +86,48 @@ def _range_step(first: Any, last: Any, step: Any) -> list[int]:
     if abs(end - start) // by >= _LISTED:
         raise NoAnswerError("numbers.range_step: so many numbers are not supported")
     return list(range(start, end + 1, by)) if start <= end else list(range(start, end - 1, -by))
+
+
+def _neighbours(edges: Any) -> list[Any]:
+    if isinstance(edges, list) and not isinstance(edges, RegoObject):
+        return sorted(edges, key=order) if isinstance(edges, RegoSet) else list(edges)
+    return []
+
+
+def _reachable_paths(graph: Any, initial: Any) -> RegoSet:
+    check(1, graph, "object")
+    check(2, initial, "array", "set")
+    nodes = [(order(k), v) for k, v in _pairs(graph)]
+
+    def edges_of(node: Any) -> Any:
+        key = order(node)
+        return next((v for k, v in nodes if k == key), UNDEFINED)
+
+    found: list[list[Any]] = []
+    waiting: list[tuple[Any, list[Any]]] = []
+    for start in initial:
+        edges = edges_of(start)
+        if edges is not UNDEFINED:
+            neighbours = _neighbours(edges)
+            waiting += [(n, [start]) for n in neighbours]
+            if not neighbours:
+                found.append([start])
+    while waiting:
+        node, path = waiting.pop()
+        if len(found) > _PATHS or len(waiting) > _PATHS:
+            raise NoAnswerError("graph.reachable_paths: so many paths are not supported")
+        edges = edges_of(node)
+        if edges is UNDEFINED:
+            found.append(path)
+            continue
+        if any(same(node, p) for p in path):
+            found.append(path)
+            continue
+        ahead = _neighbours(edges)
+        waiting += [(n, [*path, node]) for n in ahead]
+        if not ahead:
+            found.append([*path, node])
+    return RegoSet({json.dumps(order(p)): p for p in found}.values())
 
 
 def _patch(target: Any, patches: Any) -> Any:
@@ -210,6 +254,7 @@ def _no_set(value: Any) -> None:
 
 #: by name
 OBJECTS: Final[dict[str, Callable[..., Any]]] = {
+    "graph.reachable_paths": _reachable_paths,
     "json.patch": _patch,
     "numbers.range_step": _range_step,
     "object.subset": _subset,

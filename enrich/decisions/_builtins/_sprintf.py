@@ -128,6 +128,8 @@ def _of_integer(value: int, verb: str) -> str | None:
     if verb in "vd":
         return str(value)
     if abs(value) >= _INT64:
+        if verb == "s":
+            return str(value)
         raise NoAnswerError(f"sprintf: `%{verb}` of so large an integer is not supported")
     if verb in "xXob":
         return format(value, verb)

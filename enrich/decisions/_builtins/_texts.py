@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any, Final
 from urllib.parse import quote_plus, unquote_to_bytes
 
-from enrich.decisions._builtins._values import BuiltinError, NoAnswerError, check, type_name, wrong
+from enrich.decisions._builtins._values import UNDEFINED, BuiltinError, NoAnswerError, check, integer, type_name, wrong
 from enrich.decisions._terms import RegoObject, plain, term_text
 
 __all__ = ["TEXTS"]
@@ -23,6 +23,10 @@ _VERSION: Final = re.compile(
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]*")
 _AMOUNT: Final = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _HTML: Final = re.compile("[<>&\u2028\u2029]")
+_UUID: Final = re.compile(
+    r"(?:(?:urn:uuid:)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})",
+    re.IGNORECASE | re.ASCII,
+)
 _BINARY: Final = {f"{p}i": 1024**n for n, p in enumerate("kmgtpe", 1)}
 _DECIMAL: Final = {p: 1000**n for n, p in enumerate("kmgtpe", 1)}
 
@@ -129,7 +133,7 @@ def _bytes(value: Any) -> int:
     nearest = round(exact)
     if exact != nearest and abs(exact - nearest) < abs(exact) * Fraction(1, 1 << 60):
         raise NoAnswerError("units.parse_bytes: an amount so near to a whole number is not supported")
-    if abs(exact) >= 1 << 63:
+    if abs(exact) >= 1 << 63 and exact % (1 << 20):
         raise NoAnswerError("units.parse_bytes: so large an amount is not supported")
     return int(exact)
 
@@ -272,6 +276,52 @@ def _ordered(value: Any) -> Any:
     return [_ordered(v) for v in value] if isinstance(value, list) else value
 
 
+def _split_n(text: Any, separator: Any, count: Any) -> list[str]:
+    check(1, text, "string")
+    check(2, separator, "string")
+    wanted = integer(3, count)
+    if not separator:
+        raise NoAnswerError("strings.split_n: an empty separator is not supported")
+    parts = text.split(separator)
+    return list(parts[:wanted] if wanted >= 0 else parts[max(0, len(parts) + wanted) :])
+
+
+def _indexof_n(text: Any, part: Any) -> list[int]:
+    check(1, text, "string")
+    check(2, part, "string")
+    if not part:
+        raise BuiltinError("empty search character")
+    found, at = [], text.find(part)
+    while at >= 0:
+        found.append(at)
+        at = text.find(part, at + 1)
+    return found
+
+
+def _uuid(text: Any) -> Any:
+    check(1, text, "string")
+    found = _UUID.fullmatch(text)
+    if found is None:
+        if len(text) == 38:
+            raise NoAnswerError("uuid.parse: braces are not supported")
+        return UNDEFINED
+    data = bytes.fromhex(re.sub(r"urn:uuid:|-", "", text, flags=re.IGNORECASE))
+    version, variant = data[6] >> 4, data[8] >> 5
+    names = {4: "RFC4122", 5: "RFC4122", 6: "Microsoft", 7: "Future"}
+    told: dict[str, Any] = {"version": version, "variant": names.get(variant, "Reserved")}
+    if version in (1, 2):
+        ticks = int.from_bytes(data[:4]) | int.from_bytes(data[4:6]) << 32 | (int.from_bytes(data[6:8]) & 0xFFF) << 48
+        mac = {0: "global:unicast", 1: "global:multicast", 2: "local:unicast", 3: "local:multicast"}
+        told["time"] = (ticks - 122192928000000000) * 100
+        told["nodeid"] = data[10:].hex("-")
+        told["macvariables"] = mac[data[10] & 3]
+        told["clocksequence"] = int.from_bytes(data[8:10]) & 0x3FFF
+        if version == 2:
+            told["id"] = int.from_bytes(data[:4])
+            told["domain"] = {0: "Person", 1: "Group", 2: "Org"}.get(data[9], f"Domain{data[9]}")
+    return told
+
+
 #: by name
 TEXTS: Final[dict[str, Callable[..., Any]]] = {
     "base64url.encode_no_pad": _base64url_no_pad,
@@ -285,16 +335,19 @@ TEXTS: Final[dict[str, Callable[..., Any]]] = {
     "crypto.sha256": _hash("sha256"),
     "hex.decode": _hex_decode,
     "hex.encode": _hex_encode,
+    "indexof_n": _indexof_n,
     "json.marshal": _marshal,
     "semver.compare": _semver_compare,
     "semver.is_valid": _semver_is_valid,
     "strings.any_prefix_match": _any_prefix,
     "strings.any_suffix_match": _any_suffix,
     "strings.count": _count,
+    "strings.split_n": _split_n,
     "units.parse": _units,
     "units.parse_bytes": _bytes,
     "urlquery.decode": _query_decode,
     "urlquery.decode_object": _query_decode_object,
     "urlquery.encode": _query_encode,
     "urlquery.encode_object": _query_encode_object,
+    "uuid.parse": _uuid,
 }
