@@ -2,6 +2,7 @@
 # make test   everything set up, then the whole suite
 # make serve  the service on the demo's data
 # make bench  ratios measured in one run
+# make conformance  OPA's own cases through every evaluator
 
 PYTHON ?= python3
 UV := .make/uv/bin/uv
@@ -10,7 +11,7 @@ STAMP := .venv/.setup
 OPA_VERSION := v1.22.2
 OPA := .make/bin/opa
 
-.PHONY: setup demo serve test lint bench docs tools clean
+.PHONY: setup demo serve test lint bench conformance docs tools clean
 
 setup: $(STAMP)
 
@@ -48,6 +49,10 @@ lint: $(STAMP)
 
 bench: tools
 	PATH="$(CURDIR)/.make/bin:$$PATH" $(BIN)/python -m tests.bench --write $(ONLY)
+
+# OPA's own cases through every evaluator; minutes
+conformance: tools
+	PATH="$(CURDIR)/.make/bin:$$PATH" $(BIN)/python -m tests.conformance
 
 docs: $(STAMP)
 	$(BIN)/python -m enrich.settings > docs/reference/settings.md

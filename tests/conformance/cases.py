@@ -24,7 +24,7 @@ OPA_VERSION: Final = "v1.22.2"
 #: cases that need a network, or a resolver
 NETWORK: Final = frozenset({"netlookupipaddr"})
 _PATH_QUERY: Final = re.compile(
-    r'\s*data((?:\.\w+|\["[^"\\]*"\])+)\s*=\s*(?!(?:true|false|null)\b)([A-Za-z_]\w*)\s*;?\s*'
+    r'\s*data((?:\.\w+|\["[^"\\]*"\])+)\s*=\s*(?!(?:true|false|null|input|data)\b)([A-Za-z_]\w*)\s*;?\s*'
 )
 _SEGMENT: Final = re.compile(r'\.(\w+)|\["([^"]*)"\]')
 #: the package of a query that is more than a path, and its one rule
@@ -80,7 +80,9 @@ def load_cases(directory: Path) -> list[Case]:
         if group in NETWORK:
             continue
         for number, raw in enumerate(yaml.load(file.read_bytes(), _Loader)["cases"]):
-            found.append(_case(f"{file.relative_to(directory).as_posix()}#{number} {raw['note']}", group, raw))
+            name = f"{file.relative_to(directory).as_posix()}#{number} {raw['note']}"
+            if not name.startswith(NOT_ASKED):
+                found.append(_case(name, group, raw))
     return found
 
 
@@ -91,12 +93,28 @@ def _keyed(value: Any) -> Any:
     return [_keyed(v) for v in value] if isinstance(value, list) else value
 
 
+#: cases of Go's own harness: a base document where a rule stands, questions about the whole of `data` (they would ask
+#: about themselves here), a built-in that only that harness has, and a process that knows nothing of itself
+NOT_ASKED: Final = (
+    "baseandvirtualdocs/test-baseandvirtualdocs-0704.yaml#0 ",
+    "fix1863/test-fix1863-0706.yaml#0 ",
+    "time/test-time-0947.yaml#0 ",
+    "topdowndynamicdispatch/test-topdowndynamicdispatch-1068.yaml#0 ",
+    "withkeyword/test-with-builtin-mock.yaml#24 ",
+)
+
+
 class _Loader(yaml.CSafeLoader):  # type: ignore[misc]
     """YAML as Go's reader has it: a time is a text."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        # `on`, `off`, `yes` and `no` are texts there
+        if tag != "tag:yaml.org,2002:timestamp" and (tag != "tag:yaml.org,2002:bool" or first in "tTfF")
+    ]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 
