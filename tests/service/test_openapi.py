@@ -118,11 +118,12 @@ def ask(service: Running, method: str, url: str, content: str | None, headers: d
 def test_every_example_is_taken_by_the_service(lenient: Running, document: dict[str, Any]) -> None:
     count = 0
     asked = {"input": {"identity": {"actor_id": "a"}}}
-    decided = lenient.http.post("/v1/data/test/authority/decision", json=asked).json()["decision_id"]
     for method, url, media, body in requests(document):
         if "/data" in url:
             url = url.replace("gantral/authority/decision", "test/authority/decision")
-        url = url.replace(_EXAMPLE_ID, decided)
+        if _EXAMPLE_ID in url:  # one each: an outcome is reported once
+            decided = lenient.http.post("/v1/data/test/authority/decision", json=asked).json()["decision_id"]
+            url = url.replace(_EXAMPLE_ID, decided)
         content = body if isinstance(body, str) else json.dumps(body)
         headers = {} if media is None else {"content-type": media}
         answer = ask(lenient, method, url, None if media is None else content, headers)
