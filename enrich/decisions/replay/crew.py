@@ -23,7 +23,7 @@ import duckdb
 from enrich.decisions.replay.policy import PolicyReplay
 from enrich.decisions.replay.reasons import Replayed
 from enrich.decisions.replay.run import Item, Progress, Work, run_items
-from enrich.decisions.replay.signals import Events, InFlight
+from enrich.decisions.replay.signals import Events
 from enrich.decisions.replay.source import Source
 from enrich.errors import EvaluationError
 from enrich.history.connection import open_database
@@ -46,7 +46,6 @@ class _Job:
     parquet: bool
     applied_seq: int
     pruned_before_us: int | None
-    in_flight: InFlight | None
 
 
 def run_beside(
@@ -56,13 +55,12 @@ def run_beside(
     progress: Progress | None,
     processes: int | None,
     policy: PolicyReplay | None,
-    in_flight: InFlight | None,
 ) -> tuple[list[Replayed], list[str]]:
     """All items, and what verifying the whole journal meanwhile has found."""
     count = _Count(len(items), progress)
     share = processes if processes is not None else (1 if len(items) < _FEW else os.cpu_count() or 1)
     if share <= 1:
-        done = run_items(source, work, items, count.add, policy, in_flight)
+        done = run_items(source, work, items, count.add, policy)
         return done, _problems(source)
     size = -(-len(items) // share)
     ranges = [items[at : at + size] for at in range(0, len(items), size)]
@@ -71,7 +69,7 @@ def run_beside(
         events = source.events
         applied, pruned = (0, None) if events is None else (events.applied_seq, events.pruned_before_us)
         bare = replace(source, events=None, settings=source.settings.model_copy(update=_secrets(source)))
-        jobs = [_Job(bare, work, some, path, parquet, applied, pruned, in_flight) for some in ranges]
+        jobs = [_Job(bare, work, some, path, parquet, applied, pruned) for some in ranges]
         crew = [stack.enter_context(_started(job, count)) for job in jobs]
         problems = _problems(source)
         return [one for member in crew for one in member.results()], problems
@@ -191,12 +189,13 @@ def _events_of(job: _Job) -> Iterator[Events | None]:
         connection = duckdb.connect(config={"threads": 1, "memory_limit": limit})
         connection.execute("SET TimeZone = 'UTC'")
         name = str(job.path).replace("'", "''")
-        relation = f"(SELECT * REPLACE (attributes::JSON AS attributes) FROM read_parquet('{name}'))"
+        connection.execute(
+            f"CREATE VIEW events AS SELECT * REPLACE (attributes::JSON AS attributes) FROM read_parquet('{name}')"
+        )
     else:
         connection = open_database(job.path, threads=1, memory_limit=limit, read_only=True)
-        relation = "events"
     with connection:
-        yield Events(connection, relation, job.applied_seq, job.pruned_before_us)
+        yield Events(connection, "events", job.applied_seq, job.pruned_before_us)
 
 
 def main(given: BinaryIO, told: BinaryIO) -> None:
@@ -209,7 +208,7 @@ def main(given: BinaryIO, told: BinaryIO) -> None:
 
     report: Callable[[int], None] = tell
     with _events_of(job) as events:
-        tell(run_items(replace(job.source, events=events), job.work, job.items, report, None, job.in_flight))
+        tell(run_items(replace(job.source, events=events), job.work, job.items, report, None))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from enrich.context import canonical_json
 from enrich.decisions.policies import PolicySet
 from enrich.decisions.protocol import TIMED_OUT, DataPath, Evaluator, Failed, Prepared
-from enrich.decisions.replay.reasons import Reason
+from enrich.decisions.replay.reasons import Reason, canonical
 from enrich.decisions.replay.texts import Definitions
 from enrich.decisions.verdict import judge
 from enrich.errors import EnrichError
@@ -68,7 +67,7 @@ class PolicyReplay:
         try:
             outcome = prepared.evaluate(
                 path,
-                canonical_json(body["input"]),
+                canonical(body["input"]),
                 strict_builtin_errors=bool(body.get("strict_builtin_errors")),
                 limit_seconds=_LIMIT_SECONDS,
             )
@@ -80,7 +79,7 @@ class PolicyReplay:
         boolean = path[-1] == "allow" or path in prepared.booleans
         verdict = judge(outcome, boolean=boolean)
         same_cause = verdict.cause == cause and verdict.decision == body["decision"]
-        same = same_cause and (cause is not None or canonical_json(verdict.result) == canonical_json(body["result"]))
+        same = same_cause and (cause is not None or canonical(verdict.result) == canonical(body["result"]))
         other = dict(body["evaluator"]) != dict(evaluator)
         about = {"recorded": body["decision"], "computed": verdict.decision}
         if same:

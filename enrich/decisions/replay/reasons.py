@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-__all__ = ["REASONS", "Reason", "Replayed", "VerdictName", "worst"]
+import orjson
+
+__all__ = ["REASONS", "Reason", "Replayed", "VerdictName", "canonical", "worst"]
 
 VerdictName = Literal["VALID", "INVALID", "INCONCLUSIVE"]
 
@@ -105,3 +107,8 @@ class Replayed:
             "reasons": [reason.body() for reason in self.reasons],
             "checked": list(self.checked),
         }
+
+
+def canonical(value: Any) -> bytes:
+    """`canonical_json` for what was read from canonical JSON, or computed as a context is: its numbers are finite."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

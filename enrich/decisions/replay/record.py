@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from enrich.context import canonical_json
 from enrich.decisions.protocol import Defined
 from enrich.decisions.record import SOURCE, instance_and_materiality
-from enrich.decisions.replay.reasons import Reason
+from enrich.decisions.replay.reasons import Reason, canonical
 from enrich.decisions.replay.texts import Shaping
 from enrich.decisions.verdict import OUTCOMES, judge
 from enrich.errors import EnrichError
@@ -209,4 +208,4 @@ def _answer(body: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[tup
 
 
 def _sha256(value: Any) -> str:
-    return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
+    return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()

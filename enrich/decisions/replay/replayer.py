@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from enrich.decisions.replay.flight import recorded_flights
 from enrich.decisions.replay.policy import PolicyReplay
 from enrich.decisions.replay.reasons import Reason, Replayed
 from enrich.decisions.replay.record import check_record, history_of, shapes_of
@@ -126,7 +127,7 @@ class Replayer:
             return [*reasons, *policy, Reason.of("history_missing")], checked
         signals = self.signals.check(body, history, shaping)
         if not any(r.code in ("history_behind", "catalog_gone", "catalog_unusable") for r in signals):
-            checked.append("signals")
+            checked += ["signals", "in_flight"] if recorded_flights(history) else ["signals"]
         return reasons + policy + signals, checked
 
     def _time_at(self, seq: int) -> int | None:

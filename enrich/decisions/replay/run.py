@@ -14,7 +14,7 @@ import polars as pl
 from enrich.decisions.replay.policy import PolicyReplay
 from enrich.decisions.replay.reasons import Replayed
 from enrich.decisions.replay.replayer import Chain, Copy, Replayer, missing, times_of
-from enrich.decisions.replay.signals import InFlight, RollingSignals, SqlSignals
+from enrich.decisions.replay.signals import RollingSignals, SqlSignals
 from enrich.decisions.replay.source import (
     DefinitionsIndex,
     Known,
@@ -104,7 +104,6 @@ def replay_one(
     *,
     index: DefinitionsIndex | None = None,
     policy: PolicyReplay | None = None,
-    in_flight: InFlight | None = None,
 ) -> Replayed:
     """One decision, its signals by the definitions' own SQL.
 
@@ -131,7 +130,7 @@ def replay_one(
             raise NotFoundError(f"no decision {show(decision_id)}", code="unknown_decision")
         return missing(one.copy, seq, one.row)
     definitions = (index or DefinitionsIndex(source.files)).refresh()
-    signals = None if source.events is None else SqlSignals(source.events, definitions, in_flight)
+    signals = None if source.events is None else SqlSignals(source.events, definitions)
     at, place = found
     with ExitStack() as stack:
         if policy is None:
@@ -173,7 +172,6 @@ def replay_all(
     progress: Progress | None = None,
     processes: int | None = None,
     policy: PolicyReplay | None = None,
-    in_flight: InFlight | None = None,
 ) -> ReplayReport:
     """All decisions with an as_of of at least `since_us`, and the journal as a whole.
 
@@ -190,7 +188,7 @@ def replay_all(
     lost = [missing(one.copy, seq, one.row) for seq, one in known.items() if seq not in present]
     work = Work(tuple(read_definitions(surveyed)), times_of(surveyed))
     problems = list(dict.fromkeys([*source.problems, *surveyed.problems]))
-    done, more = run_beside(source, work, items, progress, processes, policy, in_flight)
+    done, more = run_beside(source, work, items, progress, processes, policy)
     problems += [p for p in more if p not in problems]
     since = None if since_us is None else format_us(since_us)
     kept = [r for r in done if since is None or r.as_of is None or r.as_of >= since]
@@ -203,7 +201,6 @@ def run_items(
     items: Sequence[Item],
     told: Callable[[int], None],
     policy: PolicyReplay | None,
-    in_flight: InFlight | None,
 ) -> list[Replayed]:
     """Items one after the other in this process, signals by `Rolling`.
 
@@ -213,7 +210,7 @@ def run_items(
     definitions = Definitions()
     for body in work.definitions:
         definitions.add(body)
-    signals = None if source.events is None else RollingSignals(source.events, definitions, in_flight)
+    signals = None if source.events is None else RollingSignals(source.events, definitions)
     results = []
     with ExitStack() as stack:
         if policy is None:

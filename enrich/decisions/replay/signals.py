@@ -6,14 +6,15 @@ which is an independent judge. `complete` is attested: it depends on what was ob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import duckdb
 
-from enrich.context import PAIRS, Key, Rolling, canonical_json
-from enrich.decisions.replay.reasons import Reason
+from enrich.context import PAIRS, Key, Rolling
+from enrich.decisions.replay.flight import NAME, RollingFlights, SqlFlights, recorded_flights
+from enrich.decisions.replay.reasons import Reason, canonical
 from enrich.decisions.replay.texts import Definitions, Shaping
 from enrich.errors import BadRequestError
 from enrich.events import ENTITY_KEYS, parse_rfc3339_us
@@ -21,12 +22,9 @@ from enrich.signals import Catalog
 from enrich.signals.bulk import BulkAnswers, Question, bulk_answers
 from enrich.windows import CursorSource
 
-__all__ = ["Events", "InFlight", "RollingSignals", "SqlSignals"]
+__all__ = ["Events", "RollingSignals", "SqlSignals"]
 
 _SHOWN: Final = 5
-#: (events, the decision's record, the settings then) to what `history.agent.in_flight` has to be; None: not to be
-#: compared
-InFlight = Callable[["Events", Mapping[str, Any], Shaping], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Events:
 
     Attributes:
         source: gives DuckDB cursors.
-        relation: a table there with the columns of `events`.
+        relation: a table there with the columns of `events`; what is in flight is told from the one of that name.
         applied_seq: up to which seq it holds all events.
         pruned_before_us: events that occurred before were let go of; None: none were.
     """
@@ -78,10 +76,10 @@ class _Asked:
 class _Signals:
     """What both ways share: what can be asked at all, and the comparison."""
 
-    def __init__(self, events: Events, definitions: Definitions, in_flight: InFlight | None) -> None:
+    def __init__(self, events: Events, definitions: Definitions, flights: SqlFlights | RollingFlights) -> None:
         self._events = events
         self._definitions = definitions
-        self._in_flight = in_flight
+        self._flights = flights
 
     def check(self, body: Mapping[str, Any], history: Mapping[str, Any], shaping: Shaping) -> list[Reason]:
         """What the events known then say of the frozen context.
@@ -95,7 +93,11 @@ class _Signals:
         asked = _Asked.of(body, history)
         if asked.seq > self._events.applied_seq:
             return [Reason.of("history_behind", applied=self._events.applied_seq, needed=asked.seq)]
-        return self._compare(found.value, asked, shaping) + self._flying(body, asked, shaping)
+        reasons = self._compare(found.value, asked, shaping)
+        flights = recorded_flights(asked.frozen)
+        if flights:
+            reasons += self._flights.check(flights, asked.keys, asked.as_of_us, asked.seq, body.get("lease"))
+        return reasons
 
     def _compare(self, catalog: Catalog, asked: _Asked, shaping: Shaping) -> list[Reason]:
         raise NotImplementedError
@@ -109,10 +111,9 @@ class _Signals:
             partial: the selection is not one of signals alone: what was not recorded is not missed.
         """
         cut = _Cut(catalog, asked.as_of_us, self._events.pruned_before_us)
-        # what needs in_flight is no signal
         frozen, fresh = (cut.of(_without_flight(objects)) for objects in (asked.frozen, computed))
         reasons = [Reason.of("history_pruned", windows=sorted(cut.dropped))] if cut.dropped else []
-        if canonical_json(frozen) == canonical_json(fresh):
+        if canonical(frozen) == canonical(fresh):
             return reasons
         differences = [d for d in _differences(frozen, fresh, "", cut) if not (partial and d[1] is _ABSENT)]
         if differences:
@@ -120,22 +121,12 @@ class _Signals:
             reasons.append(Reason.of("signals_differ", "; ".join(shown[:_SHOWN]), differences=len(shown)))
         return reasons
 
-    def _flying(self, body: Mapping[str, Any], asked: _Asked, shaping: Shaping) -> list[Reason]:
-        agent = asked.frozen.get("agent")
-        recorded = agent.get("in_flight") if isinstance(agent, dict) else None
-        if recorded is None or self._in_flight is None:
-            return []
-        computed = self._in_flight(self._events, body, shaping)
-        if computed is None or all(computed.get(name) == value for name, value in recorded.items()):
-            return []
-        return [Reason.of("in_flight_differs", recorded=recorded, computed=dict(computed))]
-
 
 class RollingSignals(_Signals):
     """By the compiled code, for many decisions in ascending order of their context's seq."""
 
-    def __init__(self, events: Events, definitions: Definitions, in_flight: InFlight | None = None) -> None:
-        super().__init__(events, definitions, in_flight)
+    def __init__(self, events: Events, definitions: Definitions) -> None:
+        super().__init__(events, definitions, RollingFlights(events.source, events.pruned_before_us))
         self._rolling: dict[tuple[str, int], Rolling] = {}
 
     def _compare(self, catalog: Catalog, asked: _Asked, shaping: Shaping) -> list[Reason]:
@@ -163,6 +154,9 @@ class RollingSignals(_Signals):
 
 class SqlSignals(_Signals):
     """By the definitions' own SQL, no compiled code at all, for one decision at a time."""
+
+    def __init__(self, events: Events, definitions: Definitions) -> None:
+        super().__init__(events, definitions, SqlFlights(events.source, events.pruned_before_us))
 
     def _compare(self, catalog: Catalog, asked: _Asked, shaping: Shaping) -> list[Reason]:
         with self._events.source.cursor() as cursor:
@@ -302,10 +296,11 @@ class _Cut:
 
 
 def _without_flight(objects: Mapping[str, Any]) -> dict[str, Any]:
-    agent = objects.get("agent")
-    if not isinstance(agent, Mapping) or "in_flight" not in agent:
-        return dict(objects)
-    return {**objects, "agent": {name: value for name, value in agent.items() if name != "in_flight"}}
+    """What is in flight is no signal, and is told apart."""
+    return {
+        entity: {name: value for name, value in one.items() if name != NAME} if isinstance(one, Mapping) else one
+        for entity, one in objects.items()
+    }
 
 
 def _differences(was: Any, now: Any, path: str, cut: _Cut) -> Iterator[tuple[str, Any, Any]]:
@@ -315,7 +310,7 @@ def _differences(was: Any, now: Any, path: str, cut: _Cut) -> Iterator[tuple[str
             below = f"{path}.{name}" if path else name
             yield from _differences(was.get(name, _ABSENT), now.get(name, _ABSENT), below, cut)
         return
-    same = was is not _ABSENT and now is not _ABSENT and canonical_json([was]) == canonical_json([now])
+    same = was is not _ABSENT and now is not _ABSENT and canonical([was]) == canonical([now])
     # what was known then may have been let go of since
     let_go = path.endswith(".known") and cut.pruned and was is True and now is False
     if not same and not let_go:
@@ -323,4 +318,4 @@ def _differences(was: Any, now: Any, path: str, cut: _Cut) -> Iterator[tuple[str
 
 
 def _text(value: Any) -> str:
-    return "nothing" if value is _ABSENT else canonical_json(value).decode()
+    return "nothing" if value is _ABSENT else canonical(value).decode()
