@@ -14,6 +14,7 @@ from enrich.context import PAIRS, InputPaths, canonical_json
 from enrich.engine import maintenance, startup
 from enrich.engine.anchors import durable_anchor
 from enrich.engine.asked import Moment, entity_keys, moment_us
+from enrich.engine.backtests import Backtests
 from enrich.engine.backups import make_backup
 from enrich.engine.breakglass import BreakGlass
 from enrich.engine.check import check_live
@@ -92,6 +93,7 @@ class Engine:
         self.gate = Gate(parts, self._state, self._contexts, ordering, self.paths)
         self.replays = Replays(self)
         self.outcomes = Outcomes(parts, self._state, ordering, self.gate.caller_hash)
+        self.backtests = Backtests(self)
         self._reloading = threading.Lock()
         self._problems: tuple[str, ...] = ()
         self._waiting = 0
