@@ -284,6 +284,9 @@ class Settings(BaseSettings):
     decision_queue: Integer = Field(
         default=1024, ge=1, description="Decisions that wait for another one about the same entity."
     )
+    backtest_decisions: Integer = Field(
+        default=10_000, ge=1, description="Decisions that one call of `/v1/backtest` tests at most."
+    )
     idempotency_keys: Integer = Field(
         default=500_000,
         ge=1,

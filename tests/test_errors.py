@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 #: chosen where they are raised, by other means than `code="..."`
 _ELSEWHERE = {
     "masked_result", "masked_id", "data_and_url", "queries_and_url", "policies_and_url", "internal_error",
-    "unknown_function", "refused_function", "wrong_arity", "unsafe_variable", "recursion",
+    "live_policies_and_url",
+    "live_queries_and_url", "unknown_function", "refused_function", "wrong_arity", "unsafe_variable", "recursion",
 }  # fmt: skip
 
 

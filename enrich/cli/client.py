@@ -147,6 +147,11 @@ class ServiceClient:
         answer: list[dict[str, Any]] = self._ask("GET", "/v1/suspensions")["suspensions"]
         return answer
 
+    def backtest(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Lets the service test decisions; see `Backtests.run`."""
+        headers = {"content-type": "application/json"}
+        return self._ask("POST", "/v1/backtest", content=orjson.dumps(wanted), headers=headers, timeout=None)
+
     def reload(self) -> dict[str, Any]:
         """See `Engine.reload`."""
         return self._ask("POST", "/v1/reload")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from enrich.cli import backup, check, decisions, ingest, journal, read, replay, serve, suspend
+from enrich.cli import backtest, backup, check, decisions, ingest, journal, read, replay, serve, suspend
 from enrich.cli.output import print_error
 from enrich.errors import BadRequestError, EnrichError
 
@@ -33,6 +33,7 @@ def app() -> typer.Typer:
     commands.command("decision")(decisions.decision)
     commands.command("replay")(replay.replay)
     commands.command("outcome")(decisions.outcome)
+    commands.command("backtest")(backtest.backtest)
     commands.command("sql")(read.sql)
     commands.command("suspend")(suspend.suspend)
     commands.command("lift")(suspend.lift)

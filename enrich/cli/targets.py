@@ -15,7 +15,7 @@ from enrich.settings import Settings
 if TYPE_CHECKING:
     from enrich.engine import Engine
 
-__all__ = ["LocalTarget", "Target", "has_journal", "open_engine", "open_target", "service_named"]
+__all__ = ["LocalTarget", "Target", "has_journal", "open_engine", "open_target", "refuse_no_data", "service_named"]
 
 
 class Target(Protocol):
@@ -129,6 +129,15 @@ def has_journal(data: Path) -> bool:
     return any((data / "journal").glob("*.ndjson"))
 
 
+def refuse_no_data(data: Path) -> NotFoundError:
+    """What whoever only reads says where no engine has ever been open."""
+    return NotFoundError(
+        f"no data at {show(str(data))}",
+        code="no_data",
+        hint="`enrich ingest` or `enrich serve` begins a data directory; name another one by --data",
+    )
+
+
 def _located(error: PolicyError, policies: Path | None) -> PolicyError:
     """The error with the path of its file and the line of text that it is about; the place stands in `detail` only."""
     detail = dict(error.detail)
@@ -154,11 +163,7 @@ def open_target(settings: Settings, url: str | None, token: str | None) -> Itera
     """
     if url is None:
         if not has_journal(settings.data):
-            raise NotFoundError(
-                f"no data at {show(str(settings.data))}",
-                code="no_data",
-                hint="`enrich ingest` or `enrich serve` begins a data directory; name another one by --data",
-            )
+            raise refuse_no_data(settings.data)
         with open_engine(settings) as engine:
             yield LocalTarget(engine)
         return

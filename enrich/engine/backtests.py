@@ -42,7 +42,7 @@ __all__ = ["Backtests"]
 _CATCH_UP_SECONDS: Final = 60.0
 _BATCH: Final = 256
 #: fewer decisions are tested before another process has started
-_ALONE: Final = 2_000
+_ALONE: Final = 1_000
 _MOST_PROCESSES: Final = 16
 #: how many decisions the slowdown is measured on
 _SAMPLES: Final = 200
@@ -81,8 +81,8 @@ class Backtests:
             against: `recorded` compares with what was decided, `live` with what the live policies say of it now.
             mapping: columns of events to paths of the input, dotted, besides those that the settings name: for
                 decisions that are known only as events.
-            processes: how many test beside each other; 0: none but this one. Default: as many as there are cores,
-                when there is enough to do.
+            processes: how many test beside each other, when there is enough to do; 0: none but this one. Default: as
+                many as there are cores.
             limit: refuse to test more decisions than this.
             deadline: give up then, on `time.monotonic`'s clock.
             progress: called with (done, total).
@@ -213,8 +213,10 @@ class _Run:
                 code="too_many_decisions",
                 hint="narrow it by since, until or agent, or run `enrich backtest` on the data directory",
             )
-        if processes is None:
-            processes = min(os.cpu_count() or 1, _MOST_PROCESSES) if total >= _ALONE else 0
+        if total < _ALONE:
+            processes = 0
+        elif processes is None:
+            processes = min(os.cpu_count() or 1, _MOST_PROCESSES)
         self._every = max(1, total // _SAMPLES)
         batches = chain(self._recorded(places), self._told(told, seq))
         done = 0

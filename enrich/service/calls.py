@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from enrich.service.backtest_calls import backtest_calls
 from enrich.service.decision_calls import data_calls, decision_calls
 from enrich.service.decision_log_calls import log_calls
 from enrich.service.documentation import answer, body, operation, parameter, path_parameter
@@ -90,6 +91,7 @@ def calls() -> list[Call]:
         *_enrich_calls(),
         *data_calls(_INPUT),
         *decision_calls(),
+        *backtest_calls(),
         *_entity_calls(),
         *suspension_calls(),
         *_operator_calls(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enrich.service.backtests import BacktestRoutes
 from enrich.service.data import DataRoutes
 from enrich.service.decision_logs import DecisionLogRoutes
 from enrich.service.decisions import DecisionRoutes
@@ -39,6 +40,7 @@ def handlers(runtime: Runtime) -> dict[str, Handler]:
         "decision": decisions.one,
         "replay": decisions.replay,
         "outcome": decisions.outcome,
+        "backtest": BacktestRoutes(runtime).post,
         "entity": entities.entity,
         "entity_pair": entities.entity,
         "signals": entities.signals,

@@ -42,6 +42,9 @@ class Runtime:
         )
         #: break-glass: nothing else may stand before it
         self.suspensions = BoundedPool("suspension", threads=1, waiting=64, deadline_seconds=deadline)
+        #: one backtest, for as long as it takes; another one is refused meanwhile
+        self.backtests = BoundedPool("backtest", threads=1, waiting=0)
+        self.stopping = False
         self.durable: DurableAnswers
         self.records: LoopBridge[RecordResult]
         self.together: Together
@@ -58,6 +61,7 @@ class Runtime:
             "read": self.reads,
             "evaluation": self.evaluations,
             "suspension": self.suspensions,
+            "backtest": self.backtests,
         }
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -68,5 +72,6 @@ class Runtime:
 
     def stop(self) -> None:
         """Ends the pools; the engine stays open, it belongs to whoever opened it."""
+        self.stopping = True
         for pool in self._pools().values():
             pool.close()

@@ -13,6 +13,7 @@ from enrich import Engine
 from enrich.context import canonical_json
 from enrich.decisions import EmbeddedEvaluator, load_policies, verdict
 from enrich.decisions.backtest import FLIPS, Backtest
+from enrich.engine import backtests
 from enrich.errors import BadRequestError, EnrichError, NotFoundError, PayloadTooLargeError, PolicyError
 from enrich.events import parse_rfc3339_us
 from enrich.signals import Catalog, DefinitionErrors, load_catalog
@@ -49,8 +50,9 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
             decide(engine, request(agent, "t" if agent != "c" else "u"))
             if n == 20:
                 # before every decision by their times, after twenty of them by what was known
-                late: dict[str, Any] = {"kind": "authority", "outcome": "approved", "duration_ms": None, "ago_us": 600_000_000}
-                engine.record([event(i, agent_id="c", team_id="u", **late) for i in range(LATE)])
+                late: dict[str, Any] = {"kind": "authority", "outcome": "approved", "duration_ms": None}
+                late |= {"agent_id": "c", "team_id": "u", "ago_us": 600_000_000}
+                engine.record([event(i, **late) for i in range(LATE)])
         engine.break_glass.suspend("agent", "b", reason="tests")
         for _ in range(3):
             decide(engine, request("b"))
@@ -157,7 +159,8 @@ def test_changed_signals_are_computed_at_each_decisions_own_moment(past: Engine,
             assert int(change["before"]) == record["input"]["history"][entity][window][name]
 
 
-def test_processes_find_what_one_finds(past: Engine, tmp_path: Path) -> None:
+def test_processes_find_what_one_finds(past: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backtests, "_ALONE", 0)
     policies = _write(tmp_path / "new", AT_MOST.format(agent=2, team=3))
     queries = _changed(past, *BOTH)
     alone = past.backtests.run(policies=policies, queries=queries, processes=0)

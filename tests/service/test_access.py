@@ -32,6 +32,7 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("POST", "/", "decide"),
     ("GET", "/v1/decisions", "read"),
     ("GET", "/v1/decisions/d-1", "read"),
+    ("POST", "/v1/backtest", "admin"),
     ("GET", "/v1/entities/agent/a", "read"),
     ("GET", "/v1/entities/agent_workflow/a/w", "read"),
     ("GET", "/v1/signals", "read"),
