@@ -312,7 +312,7 @@ class _Run:
         if path is None or reason is not None:
             self._found.refused[text, reason or "no decision path is named for them"] += len(seqs)
             return
-        needed = self._mapping.columns_of(self._reads(path) or ())
+        needed = self._columns(path)
         sides, engine = self._sides, self._engine
         after = PastContexts(engine.history, sides.catalog, self._settings, at_seq=at_seq)
         before = after
@@ -358,15 +358,24 @@ class _Run:
         """Why no event can be tested at all; None when some may."""
         if path is None:
             return None
-        reads = self._reads(path)
-        if reads is None:
-            return "what the policy reads of the input can't be told from its text"
-        beyond = self._mapping.beyond(reads)
-        return f"the policy reads {', '.join(beyond)}, which no event tells" if beyond else None
-
-    def _reads(self, path: DataPath) -> frozenset[DataPath] | None:
-        """The paths of the input that the changed policies read for a decision, the history apart."""
+        history = self._engine.paths.history
+        for prepared in (self._sides.after, *((self._sides.before,) if self._against == "live" else ())):
+            reads = None if prepared is None else prepared.reads(path)
+            if reads is None:
+                return "what the policy reads of the input can't be told from its text"
+            beyond = self._mapping.beyond(reads, history)
+            if beyond:
+                return f"the policy reads {', '.join(beyond)}, which no event tells"
         return None
+
+    def _columns(self, path: DataPath) -> dict[str, str]:
+        """The columns without which an event can't be tested, and what is read of each."""
+        found: dict[str, str] = {}
+        for prepared in (self._sides.after, *((self._sides.before,) if self._against == "live" else ())):
+            reads = None if prepared is None else prepared.reads(path)
+            if reads is not None:
+                found |= self._mapping.columns_of(reads, self._engine.paths.history)
+        return found
 
     def _lacking(self, event: Mapping[str, Any], needed: Mapping[str, str]) -> str | None:
         if "agent_id" not in event:

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from enrich.context.inputs import split_path
 from enrich.decisions.protocol import DataPath
+from enrich.decisions.reads import InputPath, Reads
 from enrich.errors import BadRequestError, show
-from enrich.events.model import COLUMNS
+from enrich.events.model import COLUMNS, ENTITY_KEYS
 from enrich.settings import Settings
 
 __all__ = ["DECIDED", "InputMapping", "missing"]
@@ -23,6 +24,7 @@ __all__ = ["DECIDED", "InputMapping", "missing"]
 #: outcomes of events that say what a policy decided; the others are people's answers
 DECIDED: Final = {"allowed": "ALLOW", "required_human": "REQUIRE_HUMAN", "denied": "DENY"}
 _ATTRIBUTES: Final = "attributes."
+_IN_FLIGHT: Final = "in_flight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +71,32 @@ class InputMapping:
             at[path[-1]] = value
         return made
 
-    def beyond(self, reads: Iterable[DataPath]) -> list[str]:
-        """Those of the paths that a policy reads that no column is mapped to, dotted."""
-        mapped = frozenset(self.paths.values())
-        return sorted({".".join(("input", *read)) for read in reads if not _covered(read, mapped)})
+    def beyond(self, reads: Reads, history: DataPath) -> list[str]:
+        """What a policy reads where neither a column nor the history stands, dotted; empty when events tell enough."""
+        every = reads.whole | reads.touched
+        given = frozenset((*self.paths.values(), history))
+        found = {p for p in every if not any(p[:n] in given for n in range(1, len(p) + 1))}
+        # whether there is an object on the way to what is read is told by what is read
+        found = {p for p in found if p in reads.whole or not any(_leads_on(p, other) for other in every)}
+        # that of the past is recomputed from decisions' records alone
+        found |= {p for p in every if p[: len(history)] == history and _IN_FLIGHT in p[len(history) :]}
+        return sorted(map(_text, found))
 
-    def columns_of(self, reads: Iterable[DataPath]) -> dict[str, str]:
-        """The columns that stand at paths which a policy reads, each with that path, dotted."""
-        wanted = tuple(reads)
-        return {
-            column: ".".join(("input", *path))
-            for column, path in self.paths.items()
-            if any(read[: len(path)] == path for read in wanted)
-        }
+    def columns_of(self, reads: Reads, history: DataPath) -> dict[str, str]:
+        """The columns that a policy needs, each with what it reads: the input where the column stands, or the history
+        of the entity that it names."""
+        found: dict[str, str] = {}
+        for path in sorted(reads.whole | reads.touched, key=_text):
+            if len(path) > len(history) and _meets(history, path[: len(history)]):
+                names = ENTITY_KEYS if path[len(history)] is None else {str(path[len(history)]): ()}
+                for entity in names:
+                    for column in ENTITY_KEYS.get(entity, ()):
+                        if column in self.paths:
+                            found.setdefault(column, _text((*path[: len(history)], entity)))
+            for column, place in self.paths.items():
+                if _meets(place, path[: len(place)]):
+                    found[column] = _text(place)
+        return found
 
     def lines(self) -> list[str]:
         """The mapping, for people."""
@@ -99,8 +114,17 @@ def _value(event: Mapping[str, Any], column: str) -> Any:
     return event.get(column)
 
 
-def _covered(read: DataPath, mapped: frozenset[DataPath]) -> bool:
-    return any(read[:n] in mapped for n in range(1, len(read) + 1))
+def _meets(place: DataPath, path: InputPath) -> bool:
+    """Whether the path, wildcards and all, may be the place."""
+    return len(place) == len(path) and all(key is None or key == own for own, key in zip(place, path, strict=True))
+
+
+def _leads_on(path: InputPath, other: InputPath) -> bool:
+    return len(other) > len(path) and other[: len(path)] == path
+
+
+def _text(path: InputPath) -> str:
+    return ".".join(("input", *("*" if key is None else key for key in path)))
 
 
 def _on_one_path(a: DataPath, b: DataPath) -> bool:

@@ -15,15 +15,16 @@ from urllib.parse import unquote
 import orjson
 
 from enrich.context import canonical_json
+from enrich.decisions.backtest.asked import AskedPolicies
 from enrich.decisions.backtest.flips import json_text, kind_of, moved
 from enrich.decisions.backtest.jobs import Against, Count, Job, Tested
-from enrich.decisions.backtest.rules import changed_rules, rule_values
+from enrich.decisions.backtest.rules import changed_rules
 from enrich.decisions.protocol import DataPath, Prepared
-from enrich.decisions.verdict import Verdict, judge, refuse
-from enrich.errors import EnrichError, PayloadTooLargeError
+from enrich.decisions.verdict import Verdict
+from enrich.errors import PayloadTooLargeError
 from enrich.events.times import parse_rfc3339_us
 
-__all__ = ["Tester", "verdict_of"]
+__all__ = ["Tester"]
 
 #: decided without asking a policy
 _UNASKED: Final = ("suspended", "history_unavailable")
@@ -52,12 +53,11 @@ class Tester:
         limit_seconds: float = 5.0,
         deadline: float | None = None,
     ) -> None:
-        self._after = after
-        self._before = before
+        self._after = AskedPolicies(after, limit_seconds)
+        self._before = None if before is None else AskedPolicies(before, limit_seconds)
         self._history = tuple(history)
         self._against = against
         self._rules_left = rules_of
-        self._limit_seconds = limit_seconds
         self._deadline = deadline
 
     def test(self, jobs: Sequence[Job]) -> Tested:
@@ -79,9 +79,9 @@ class Tester:
 
     def close(self) -> None:
         """Let go of both policies."""
-        self._after.close()
+        self._after.prepared.close()
         if self._before is not None:
-            self._before.close()
+            self._before.prepared.close()
 
     def _test(self, job: Job, tested: Tested) -> None:
         body: dict[str, Any] = orjson.loads(job.body)
@@ -91,18 +91,19 @@ class Tester:
         if "input_hash" in body and body["input_hash"] != "sha256:" + hashlib.sha256(given).hexdigest():
             tested.refused[path_text, "the recorded input is not the one that was decided on"] += 1
             return
-        asked = given if job.input_after is None else job.input_after
+        document = body["input"]
+        changed = document if job.input_after is None else orjson.loads(job.input_after)
         before = Verdict(body["decision"], body["result"], body["cause"])
         if before.cause in _UNASKED:
             after = before
         else:
             if self._against == "live" and self._before is not None:
-                before = verdict_of(self._before, path, given, strict, self._limit_seconds)
-            after = verdict_of(self._after, path, asked, strict, self._limit_seconds)
+                before = self._before.verdict(path, document, strict=strict)
+            after = self._after.verdict(path, changed, strict=strict)
         count = Count(path_text, job.basis, job.input, before.decision, after.decision, after.cause)
         tested.counts[count] += 1
         if before.decision != after.decision:
-            tested.flips.append(self._row(job, body, path, before, after, (given, asked, strict)))
+            tested.flips.append(self._row(job, body, path, before, after, (document, changed, strict)))
         elif job.input == "recorded" and before.result != after.result:
             tested.changed_results += 1
 
@@ -113,13 +114,13 @@ class Tester:
         path: DataPath,
         before: Verdict,
         after: Verdict,
-        asked: tuple[bytes, bytes, bool],
+        asked: tuple[Mapping[str, Any], Mapping[str, Any], bool],
     ) -> tuple[Any, ...]:
         given, changed, strict = asked
         entities = body["entities"]
         signals: list[dict[str, str | None]] = []
         if job.input_after is not None:
-            signals = moved(self._history_of(body["input"]), self._history_of(orjson.loads(changed)))
+            signals = moved(self._history_of(given), self._history_of(changed))
         return (
             body["decision_id"], job.seq, parse_rfc3339_us(body["as_of"]),
             entities.get("agent"), entities.get("team"), entities.get("workflow"), body["path"],
@@ -129,33 +130,26 @@ class Tester:
         )  # fmt: skip
 
     def _rules(
-        self, body: Mapping[str, Any], path: DataPath, given: bytes, changed: bytes, strict: bool
+        self,
+        body: Mapping[str, Any],
+        path: DataPath,
+        given: Mapping[str, Any],
+        changed: Mapping[str, Any],
+        strict: bool,
     ) -> list[dict[str, str | None]] | None:
         """The rules that made a flip; None when that is not found out: other policies than the live ones decided, a
         package can't be evaluated as a whole, or too many were asked already."""
         before = self._before
         if before is None or self._rules_left <= 0:
             return None
-        if self._against == "recorded" and body.get("policy_hash") != before.policies.version:
+        if self._against == "recorded" and body.get("policy_hash") != before.version:
             return None
         self._rules_left -= 1
-        old = rule_values(before, given, strict=strict)
-        new = rule_values(self._after, changed, strict=strict)
+        old = before.rules(given, strict=strict)
+        new = self._after.rules(changed, strict=strict)
         return None if old is None or new is None else changed_rules(old, new, path)
 
     def _history_of(self, document: Any) -> Mapping[str, Any]:
         for key in self._history:
             document = document.get(key) if isinstance(document, Mapping) else None
         return document if isinstance(document, Mapping) else {}
-
-
-def verdict_of(prepared: Prepared, path: DataPath, input_json: bytes, strict: bool, limit_seconds: float) -> Verdict:
-    """What the gate would make of a policy's answer."""
-    boolean = path[-1] == "allow" or path in prepared.booleans
-    outcome = prepared.evaluate(path, input_json, strict_builtin_errors=strict, limit_seconds=limit_seconds)
-    verdict = judge(outcome, boolean=boolean)
-    try:
-        # as a record would hold it
-        return Verdict(verdict.decision, orjson.loads(canonical_json(verdict.result)), verdict.cause)
-    except EnrichError:
-        return refuse("malformed_decision", boolean=boolean)
