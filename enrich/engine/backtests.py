@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -23,8 +23,10 @@ from enrich.decisions.backtest import AGAINST, Against, Backtest, InputMapping, 
 from enrich.decisions.backtest.changes import policy_changes, text_changes
 from enrich.decisions.backtest.crew import Plan, crew
 from enrich.decisions.backtest.result import Found
+from enrich.decisions.backtest.selected import holds
 from enrich.decisions.backtest.slowdown import Sample, measure
 from enrich.decisions.backtest.synthesis import DECIDED, missing
+from enrich.decisions.backtest.tester import data_path
 from enrich.decisions.record import SOURCE
 from enrich.engine.asked import Moment, moment_us
 from enrich.engine.past import PRUNED, PastContexts
@@ -204,7 +206,9 @@ class _Run:
         engine, sides = self._engine, self._sides
         seq = engine.caught_up(_CATCH_UP_SECONDS)
         with engine.history.cursor() as con:
-            places = decision_places(con, self._wanted, at_seq=seq, catalog=sides.catalog.version)
+            places = decision_places(
+                con, self._wanted, at_seq=seq, catalog=sides.catalog.version, enough=self._holds
+            )
             told = told_places(con, self._events_wanted(), at_seq=seq, own=SOURCE) if self._tells() else places.seq[:0]
         total = len(places) + len(told)
         if self._limit is not None and total > self._limit:
@@ -229,6 +233,15 @@ class _Run:
         if self._progress is not None:
             self._progress(total, total)
         return self._result(seq, bool(len(told)))
+
+    def _holds(self, path: str, selection: Sequence[str] | None) -> bool:
+        """Whether records of a path with this selection hold all that the changed policies read there, and, where it
+        is asked what the live ones say, all that those read."""
+        rule = data_path(path)
+        sides = [self._sides.after, *([self._sides.before] if self._against == "live" else [])]
+        return all(
+            side is None or holds(selection, side.reads(rule), self._engine.paths.history) for side in sides
+        )
 
     def _plan(self) -> Plan:
         before = self._sides.before
@@ -397,7 +410,7 @@ class _Run:
         for job in self._samples:
             body = orjson.loads(job.body)
             given = canonical_json(body["input"])
-            path = tuple(body["path"].split("/"))
+            path = data_path(body["path"])
             strict = bool(body.get("strict_builtin_errors", False))
             samples.append(Sample(path, strict, given, given if job.input_after is None else job.input_after))
         return measure(before, self._sides.after, samples)

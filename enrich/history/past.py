@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ Seqs = npt.NDArray[np.int64]
 class Places:
     """Where decisions stand: arrays side by side, ascending by `context_seq`, then `seq`.
 
-    `whole` says that the record's input holds all signals of the catalog asked for.
+    `whole` says that the record's input holds all signals asked for, of the catalog asked for.
     """
 
     seq: Seqs
@@ -44,7 +44,12 @@ class Places:
 
 
 def decision_places(
-    con: duckdb.DuckDBPyConnection, wanted: DecisionFilter, *, at_seq: int, catalog: str
+    con: duckdb.DuckDBPyConnection,
+    wanted: DecisionFilter,
+    *,
+    at_seq: int,
+    catalog: str,
+    enough: Callable[[str, Sequence[str] | None], bool],
 ) -> Places:
     """The decisions up to `at_seq`, in the order in which history saw the moments that they were made at.
 
@@ -52,20 +57,33 @@ def decision_places(
 
     Args:
         catalog: the version of the signals that an input is to hold.
+        enough: whether a selection of them (None: all) is all that is asked for at a path.
     """
     conditions, values = wanted.where()
     where = " AND ".join(["seq <= ?", *conditions])
     read = "json_extract_string(body, ['$.context_seq', '$.catalog', '$.selection'])"
+    source = f"(SELECT seq, path, {read} AS read FROM decisions WHERE {where})"
+    selections = con.execute(f"SELECT DISTINCT path, read[3] FROM {source}", [at_seq, *values]).fetchall()
+    whole = [
+        _selected(path, text)
+        for path, text in selections
+        if enough(path, None if text is None else orjson.loads(text))
+    ]
     found = con.execute(
-        "SELECT seq, read[1]::BIGINT AS context_seq, read[2] = ? AND read[3] IS NULL AS whole"
-        f" FROM (SELECT seq, {read} AS read FROM decisions WHERE {where}) ORDER BY context_seq, seq",
-        [catalog, at_seq, *values],
+        "SELECT seq, read[1]::BIGINT AS context_seq,"
+        " read[2] = ? AND concat(path, chr(10), read[3]) IN (SELECT unnest(?::VARCHAR[])) AS whole"
+        f" FROM {source} ORDER BY context_seq, seq",
+        [catalog, whole, at_seq, *values],
     ).fetchnumpy()
     return Places(
         np.asarray(found["seq"], np.int64),
         np.asarray(found["context_seq"], np.int64),
         np.asarray(found["whole"], np.bool_),
     )
+
+
+def _selected(path: str, selection: str | None) -> str:
+    return f"{path}\n{selection or ''}"
 
 
 def decision_records(con: duckdb.DuckDBPyConnection, seqs: Seqs) -> dict[int, str]:

@@ -16,6 +16,7 @@ from enrich.errors import EnrichError
 
 __all__ = ["AskedPolicies"]
 
+_IN_FLIGHT: Final = "in_flight"
 #: answers kept; past it all are let go of, which bounds memory and costs little
 _KEPT: Final = 50_000
 
@@ -47,6 +48,16 @@ class AskedPolicies:
     def rules(self, document: Mapping[str, Any], *, strict: bool) -> RuleValues | None:
         """See `rule_values`."""
         return self._once((), document, strict, lambda given: rule_values(self.prepared, given, strict=strict))
+
+    def readable(self, path: DataPath, document: Mapping[str, Any]) -> Any:
+        """What a rule can read of an input; all of it when nobody knows."""
+        pruner = self._pruner(path)
+        return document if pruner is None else pruner.prune(document)
+
+    def in_flight(self, path: DataPath) -> bool:
+        """Whether a rule is seen to read what is in flight."""
+        reads = self.prepared.reads(path)
+        return reads is not None and any(_IN_FLIGHT in read for read in reads.whole | reads.touched)
 
     def _verdict(self, path: DataPath, input_json: bytes, strict: bool) -> Verdict:
         boolean = path[-1] == "allow" or path in self.prepared.booleans

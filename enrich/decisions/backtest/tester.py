@@ -24,7 +24,7 @@ from enrich.decisions.verdict import Verdict
 from enrich.errors import PayloadTooLargeError
 from enrich.events.times import parse_rfc3339_us
 
-__all__ = ["Tester"]
+__all__ = ["Tester", "data_path"]
 
 #: decided without asking a policy
 _UNASKED: Final = ("suspended", "history_unavailable")
@@ -86,13 +86,16 @@ class Tester:
     def _test(self, job: Job, tested: Tested) -> None:
         body: dict[str, Any] = orjson.loads(job.body)
         path_text, strict = body["path"], bool(body.get("strict_builtin_errors", False))
-        path = tuple(map(unquote, path_text.split("/")))
+        path = data_path(path_text)
         given = canonical_json(body["input"])
         if "input_hash" in body and body["input_hash"] != "sha256:" + hashlib.sha256(given).hexdigest():
             tested.refused[path_text, "the recorded input is not the one that was decided on"] += 1
             return
         document = body["input"]
         changed = document if job.input_after is None else orjson.loads(job.input_after)
+        if self._after.in_flight(path) and not self._has_in_flight(changed):
+            tested.refused[path_text, "the policy reads what is in flight, and the record does not say it"] += 1
+            return
         before = Verdict(body["decision"], body["result"], body["cause"])
         if before.cause in _UNASKED:
             after = before
@@ -120,7 +123,8 @@ class Tester:
         entities = body["entities"]
         signals: list[dict[str, str | None]] = []
         if job.input_after is not None:
-            signals = moved(self._history_of(given), self._history_of(changed))
+            old, new = (self._after.readable(path, document) for document in (given, changed))
+            signals = moved(self._history_of(old), self._history_of(new))
         return (
             body["decision_id"], job.seq, parse_rfc3339_us(body["as_of"]),
             entities.get("agent"), entities.get("team"), entities.get("workflow"), body["path"],
@@ -149,7 +153,16 @@ class Tester:
         new = self._after.rules(changed, strict=strict)
         return None if old is None or new is None else changed_rules(old, new, path)
 
+    def _has_in_flight(self, document: Any) -> bool:
+        agent = self._history_of(document).get("agent")
+        return isinstance(agent, Mapping) and "in_flight" in agent
+
     def _history_of(self, document: Any) -> Mapping[str, Any]:
         for key in self._history:
             document = document.get(key) if isinstance(document, Mapping) else None
         return document if isinstance(document, Mapping) else {}
+
+
+def data_path(text: str) -> DataPath:
+    """The path of a record, as it stands in a URL, as segments."""
+    return tuple(map(unquote, text.split("/")))

@@ -105,6 +105,24 @@ def test_the_changed_input_is_what_the_changed_policy_is_asked_on(tester: backte
     assert row[14] == [{"name": "agent.n", "before": "6", "after": "1"}]
 
 
+def test_what_was_in_flight_is_not_made_up() -> None:
+    policy = 'package shop\n\ndecision := "ALLOW" if input.history.agent.in_flight.count < 2\n'
+    tester = backtest.Tester(EmbeddedEvaluator().prepare(policy_set({"shop.rego": policy})), None, ["history"])
+    try:
+        record: dict[str, Any] = {
+            "decision_id": "d-1", "as_of": "2026-11-20T10:00:00.000000Z", "path": "shop/decision", "entities": {},
+            "input": {"history": {"agent": {"n": 1}}}, "decision": "DENY", "result": {"decision": "DENY"},
+            "cause": None,
+        }  # fmt: skip
+        found = tester.test([job(record)])
+        reason = "the policy reads what is in flight, and the record does not say it"
+        assert found.refused == {("shop/decision", reason): 1}
+        record["input"] = {"history": {"agent": {"in_flight": {"count": 1}}}}
+        assert len(tester.test([job(record)]).flips) == 1
+    finally:
+        tester.close()
+
+
 def test_signals_that_moved() -> None:
     before = {"agent": {"n": 1, "last_1h": {"rate": 0.5, "x": True}}, "seq": 1, "as_of": "t"}
     after = {"agent": {"n": 1.0, "last_1h": {"x": 1}, "last_24h": {"y": "z"}}, "seq": 2, "as_of": "u"}
