@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from enrich.decisions import DataPath, Defined, Failed, Outcome, PolicySet, Undefined
 from enrich.decisions._opa import find_opa
+from enrich.decisions.reads import Reads
 from tests.decisions.opa_server import opa_binary
 
 __all__ = ["OpaEval"]
@@ -35,6 +36,9 @@ class _Prepared:
         self.policies = policies
         self.rules: frozenset[DataPath] = frozenset()
         self.booleans: frozenset[DataPath] = frozenset()
+
+    def reads(self, path: DataPath) -> Reads | None:
+        return None
 
     def evaluate(
         self,
