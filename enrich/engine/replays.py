@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Replays"]
 
-_CATCH_UP_SECONDS = 60.0
+#: how long DuckDB is waited for: who asks about one decision waits for the answer, a report may take its time
+_ONE_SECONDS: Final = 10.0
+_ALL_SECONDS: Final = 60.0
 
 
 class Replays:
@@ -51,9 +53,9 @@ class Replays:
 
         Raises:
             NotFoundError: `unknown_decision`.
-            HistoryBehindError: DuckDB did not catch up with what is durable within a second.
+            HistoryBehindError: DuckDB did not catch up with what is durable within ten seconds.
         """
-        self._engine.caught_up(1.0)
+        self._engine.caught_up(_ONE_SECONDS)
         with self._lock:  # one at a time: whoever replays takes a core from those who decide
             return replay_one(self._source(), decision_id, index=self._index, policy=self._policy)
 
@@ -74,7 +76,7 @@ class Replays:
     ) -> ReplayReport:
         """The same as objects, and what is wrong with the journal as a whole."""
         since_us = None if since is None else moment_us(since)
-        self._engine.caught_up(_CATCH_UP_SECONDS)
+        self._engine.caught_up(_ALL_SECONDS)
         return replay_all(self._source(), since_us=since_us, progress=progress, processes=processes)
 
     def close(self) -> None:

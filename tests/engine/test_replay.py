@@ -10,9 +10,10 @@ import duckdb
 import polars as pl
 import pytest
 
+from enrich import Engine
 from enrich.decisions import Defined, EmbeddedEvaluator, Failed, Outcome, PolicySet, Prepared, Undefined, policy_set
 from enrich.decisions.protocol import TIMED_OUT
-from enrich.decisions.replay import PolicyReplay, evaluators_of
+from enrich.decisions.replay import PolicyReplay, Replayed, evaluators_of
 from enrich.decisions.replay.texts import Definitions
 from enrich.errors import NotFoundError
 from enrich.settings import Settings
@@ -42,6 +43,12 @@ def copied(tmp_path: Path, made: Made) -> Made:
     return made.copy(tmp_path)
 
 
+def replay(engine: Engine, decision_id: str) -> Replayed:
+    """One decision, however long DuckDB takes to follow."""
+    engine.caught_up(60)
+    return engine.replays.one(decision_id)
+
+
 # -- what stands
 
 
@@ -66,7 +73,7 @@ def test_a_running_engine_replays_what_it_decided(tmp_path: Path) -> None:
     with open_gated(tmp_path) as engine:
         engine.record(events(0, 20))
         first, second = (decide(engine).decision_id for _ in range(2))
-        assert engine.replays.one(first).verdict == "VALID"
+        assert replay(engine, first).verdict == "VALID"
         third = decide(engine)
         frame = engine.replays.all()
         assert frame.schema == {
@@ -81,7 +88,7 @@ def test_a_running_engine_replays_what_it_decided(tmp_path: Path) -> None:
         assert engine.replays.all(since=since)["decision_id"].to_list() == [second, third.decision_id]
         assert engine.replays.report(processes=2).frame().equals(frame)
         with pytest.raises(NotFoundError) as refused:
-            engine.replays.one("nobody")
+            replay(engine, "nobody")
         assert refused.value.error_code == "unknown_decision"
 
 
@@ -92,7 +99,7 @@ def test_history_that_arrives_late_changes_no_verdict(tmp_path: Path) -> None:
             [event(n, kind="authority", outcome="allowed", duration_ms=None, ago_us=10_000_000 + n) for n in range(50)]
         )
         assert engine.context({"agent": "a"})["agent"]["last_1h"]["allowed"] == 53
-        assert [engine.replays.one(i).verdict for i in ids] == ["VALID"] * 3
+        assert [replay(engine, i).verdict for i in ids] == ["VALID"] * 3
         assert engine.replays.all()["verdict"].to_list() == ["VALID"] * 3
 
 
@@ -108,7 +115,7 @@ def test_a_pair_an_approver_and_a_missing_id_are_computed_again(tmp_path: Path) 
         engine.record(events(20, 3, kind="authority", outcome="approved", actor_id="eve"))
         asked = request() | {"approval": {"candidate_ids": ["eve", "bob"]}}
         ids = [decide(engine, d).decision_id for d in (asked, request(team=None, workflow_id=None), asked)]
-        assert [engine.replays.one(i).reasons for i in ids] == [(), (), ()]
+        assert [replay(engine, i).reasons for i in ids] == [(), (), ()]
         assert engine.replays.all()["verdict"].to_list() == ["VALID"] * 3
 
 
@@ -117,7 +124,7 @@ def test_the_raw_input_is_found_under_a_history_path_of_its_own(facts: Any, tmp_
     policy = AT_MOST.format(agent=5, team=5).replace("input.history", "input.facts.below.history")
     with open_gated(tmp_path, policy, input_history="facts.below.history") as engine:
         document = request() if facts == "absent" else {**request(), "facts": facts}
-        assert engine.replays.one(decide(engine, document).decision_id).reasons == ()
+        assert replay(engine, decide(engine, document).decision_id).reasons == ()
 
 
 # -- what can't have been so
@@ -129,8 +136,8 @@ def test_a_policy_that_says_something_else_is_noticed(tmp_path: Path) -> None:
         wrong = decide(engine).decision_id
         held.answer = None
         right = decide(engine).decision_id
-        assert codes(engine.replays.one(wrong)) == ["policy_differs"]
-        assert engine.replays.one(right).verdict == "VALID"
+        assert codes(replay(engine, wrong)) == ["policy_differs"]
+        assert replay(engine, right).verdict == "VALID"
         assert engine.replays.all()["reasons"].to_list() == [["policy_differs"], []]
 
 
@@ -249,12 +256,12 @@ def test_history_past_retention_leaves_the_policy_to_be_checked(tmp_path: Path) 
         decide(engine, request("c"))
         wrong = [decide(engine, request("c")).decision_id for _ in range(2)][-1]
         engine.history.prune(now_us() - 2 * DAY_US + 1)
-        assert engine.replays.one(first).verdict == "VALID"  # no window reaches back so far
+        assert replay(engine, first).verdict == "VALID"  # no window reaches back so far
         engine.history.prune(now_us())
-        pruned = engine.replays.one(first)
+        pruned = replay(engine, first)
         assert (pruned.verdict, codes(pruned)) == ("INCONCLUSIVE", ["history_pruned"])
         assert "policy" in pruned.checked
-        assert codes(engine.replays.one(wrong)) == ["policy_differs", "history_pruned"]
+        assert codes(replay(engine, wrong)) == ["policy_differs", "history_pruned"]
         assert engine.replays.all()["verdict"].to_list() == ["INCONCLUSIVE", "INCONCLUSIVE", "INCONCLUSIVE", "INVALID"]
 
 
@@ -327,7 +334,7 @@ def test_another_evaluator(answer: Outcome | None, verdict: str, code: str, made
 def test_refusals_that_do_not_come_again(answer: Outcome, expected: list[str], tmp_path: Path) -> None:
     with open_gated(tmp_path) as engine:
         hold(engine, lambda _: answer)
-        one = engine.replays.one(decide(engine).decision_id)
+        one = replay(engine, decide(engine).decision_id)
         assert one.decision == "DENY"
         assert codes(one) == expected
 
@@ -344,13 +351,13 @@ def test_refusals_that_come_again_are_valid(text: str, tmp_path: Path) -> None:
     with open_gated(tmp_path, f"package shop\n\n{text}\n") as engine:
         decision = decide(engine)
         assert decision.verdict.cause is not None
-        assert engine.replays.one(decision.decision_id).reasons == ()
+        assert replay(engine, decision.decision_id).reasons == ()
 
 
 def test_suspensions_are_attested(tmp_path: Path) -> None:
     with open_gated(tmp_path) as engine:
         engine.break_glass.suspend("agent", "a", reason="tests", until=None, by=None)
-        one = engine.replays.one(decide(engine).decision_id)
+        one = replay(engine, decide(engine).decision_id)
         assert one.reasons == ()
         assert "policy" not in one.checked
         assert engine.replays.all()["verdict"].to_list() == ["VALID"]
