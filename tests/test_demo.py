@@ -49,6 +49,7 @@ def test_the_demo_shows_history_changing_real_decisions(checkout: Path, columns:
     assert done.stdout.count("input as sent") == done.stdout.count("history injected") == 3
     assert done.stdout.count("what each part took") == done.stdout.count("computing the history and evaluating") == 3
     assert "decisions are different because of history" in done.stdout
+    assert re.search(r"[1-9]\d* of [1-9]\d* decisions would be others", " ".join(done.stdout.split()))
 
 
 def test_nothing_is_cut_off_or_folded_on_a_terminal_of_80_columns(checkout: Path) -> None:

@@ -1,7 +1,8 @@
 """`make demo`: real history, the service, and three requests that history decides.
 
 It loads the shipped sample into a running `enrich serve`, picks agents by a query over that history, and shows for
-three of them the input as sent, the history injected, the decision without and with it, and what each part took.
+three of them the input as sent, the history injected, the decision without and with it, and what each part took. At
+the end a changed threshold is tried on the past.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from enrich.cli.demo_backtest import try_a_threshold
 from enrich.cli.demo_service import demo_service
 from enrich.cli.demo_view import Answered, decision_of, demo_console, print_answer, print_query
 from enrich.context import canonical_json
@@ -84,6 +86,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     with demo_service(DATA, port=None if serve else 0) as service:
         with httpx.Client(base_url=service.url, timeout=30, trust_env=False) as client:
             differ, asked = _ask(client, events, now_us, console)
+            try_a_threshold(client, Path("policies"), f"{POLICY}/decision", now_us, console)
         console.rule()
         verdict = "green" if differ >= 2 else "red"
         console.print(f"[{verdict}]{differ} of {asked} decisions are different because of history[/]")

@@ -18,7 +18,7 @@ __all__ = ["AskedPolicies"]
 
 _IN_FLIGHT: Final = "in_flight"
 #: answers kept; past it all are let go of, which bounds memory and costs little
-_KEPT: Final = 50_000
+_KEPT: Final = 20_000
 
 T = TypeVar("T")
 
