@@ -92,6 +92,7 @@ BundleAlgorithm = Literal[
 ]
 Tokens = Annotated[tuple[Annotated[SecretStr, Field(min_length=1)], ...], NoDecode, BeforeValidator(_tokens)]
 DottedPath = Annotated[str, AfterValidator(_dotted)]
+DottedPaths = Annotated[Names, AfterValidator(lambda paths: tuple(map(_dotted, paths)))]
 Size = Annotated[str, AfterValidator(_size)]
 
 
@@ -308,6 +309,11 @@ class Settings(BaseSettings):
     )
 
     # Journal
+    journal_redact: DottedPaths = Field(
+        default=(),
+        description="Input paths whose values stand in the journal as keyed, salted hashes: policies see them, records "
+        "do not keep them.",
+    )
     anchors: Path | None = Field(
         default=None,
         description="File of anchors (`enrich journal anchor`) that the journal is held against at the start; best "
@@ -374,6 +380,23 @@ class Settings(BaseSettings):
             keys = path.split(".")
             if keys[: len(history)] == history or history[: len(keys)] == keys:
                 raise ValueError(f"input_history `{self.input_history}` and {name} `{path}` lie on one path")
+        return self
+
+    @model_validator(mode="after")
+    def _redacted_apart(self) -> Settings:
+        """INVARIANT: nothing is redacted in one place of a record and stands in clear in another."""
+        read = {f"input_{e}": p for e, p in self.input_paths().items()} | self.declared_paths() | {
+            "input_approvers": self.input_approvers,
+            "input_history": self.input_history,
+            "input_instance": self.input_instance,
+            "input_materiality": self.input_materiality,
+        }
+        for redacted in self.journal_redact:
+            mine = redacted.split(".")
+            for name, path in read.items():
+                theirs = path.split(".")
+                if mine[: len(theirs)] == theirs or theirs[: len(mine)] == mine:
+                    raise ValueError(f"journal_redact `{redacted}` and {name} `{path}` lie on one path")
         return self
 
     @model_validator(mode="after")
@@ -566,7 +589,7 @@ _SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "max_body_bytes": ("Limits of one request", ""),
     "max_waiting": ("Queues", "Past its bound a queue refuses: 503 `busy`, with `Retry-After`."),
-    "anchors": ("Journal", ""),
+    "journal_redact": ("Journal", ""),
     "duckdb_threads": ("DuckDB", ""),
     "prune_interval_seconds": ("Upkeep", ""),
     "log_level": ("Logs", ""),

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -28,6 +28,11 @@ SOURCE: Final = OWN_SOURCE
 def path_text(path: DataPath) -> str:
     """A path as it stands in a URL: `gantral/authority/decision`."""
     return "/".join(quote(segment, safe="") for segment in path)
+
+
+def data_path(text: str) -> DataPath:
+    """What `path_text` made a text of."""
+    return tuple(unquote(segment) for segment in text.split("/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,9 @@ class Question:
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", path_text(self.path))
 
-    def request_hash(self) -> str:
-        """SHA-256 of the canonical raw input and path: whether two requests are the same."""
-        return _sha256(canonical_json({"input": self.document, "path": self.text}))
+    def request(self) -> bytes:
+        """The canonical raw input and path: two requests are the same when these are."""
+        return canonical_json({"input": self.document, "path": self.text})
 
 
 def instance_and_materiality(
@@ -89,16 +94,18 @@ def decision_body(
     strict_builtin_errors: bool,
     shadow: ShadowVerdict | None = None,
     lease_seconds: int,
+    redaction: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The body of a `decision` record.
 
     Args:
         history: the context.
-        input_json: the canonical bytes of the enriched input; they stand in the record as they are.
+        input_json: the canonical bytes of the enriched input, without what is redacted; they stand in the record so.
         shadow: what other policies said; None when none were to be asked.
         selection: what of the history stands in it; None for everything.
         repeatable: whether the policy answers the same when asked again.
         lease_seconds: how long an action is in flight at most, in its context and from this decision on.
+        redaction: what was redacted, see `Redaction.redact`; None when the policy saw these very bytes.
     """
     as_of = format_us(as_of_us)
     entities = question.entities
@@ -127,6 +134,7 @@ def decision_body(
         "path": question.text,
         "input": orjson.Fragment(input_json),
         "input_hash": _sha256(input_json),
+        "redaction": None if redaction is None else dict(redaction),
         "context_hash": context_hash(history),
         "selection": None if selection is None else list(selection),
         "catalog": history["catalog"],

@@ -26,8 +26,8 @@ from enrich.decisions.backtest.result import Found
 from enrich.decisions.backtest.selected import holds
 from enrich.decisions.backtest.slowdown import Sample, measure
 from enrich.decisions.backtest.synthesis import DECIDED, missing
-from enrich.decisions.backtest.tester import data_path
-from enrich.decisions.record import SOURCE
+from enrich.decisions.record import SOURCE, data_path
+from enrich.decisions.redaction import redacted_read
 from enrich.engine.asked import Moment, moment_us
 from enrich.engine.past import PRUNED, PastContexts
 from enrich.engine.startup import check_retention
@@ -296,11 +296,25 @@ class _Run:
                 for seq, unchanged in zip(seqs.tolist(), whole.tolist(), strict=True):
                     if seq not in bodies:
                         continue  # pruned meanwhile
+                    if '"redaction":{' in bodies[seq] and self._unseen(bodies[seq]):
+                        continue
                     if unchanged or contexts is None:
                         jobs.append(Job(seq, bodies[seq]))
                     else:
                         jobs += self._recomputed(seq, bodies[seq], contexts)
                 yield self._sampled(jobs)
+
+    def _unseen(self, text: str) -> bool:
+        """Whether the policies can read what the record does not keep; counted if so."""
+        body: dict[str, Any] = orjson.loads(text)
+        for prepared in (self._sides.after, *((self._sides.before,) if self._against == "live" else ())):
+            if prepared is None:
+                continue
+            unseen = redacted_read(prepared.reads(data_path(body["path"])), body.get("redaction"))
+            if unseen is not None:
+                self._found.refused[body["path"], f"the policy reads {unseen}, which is redacted"] += 1
+                return True
+        return False
 
     def _recomputed(self, seq: int, text: str, contexts: PastContexts) -> Iterator[Job]:
         body: dict[str, Any] = orjson.loads(text)

@@ -40,6 +40,7 @@ from enrich.decisions import (
 from enrich.decisions.answered import HELD_US
 from enrich.decisions.locks import LockKey
 from enrich.decisions.record import instance_and_materiality
+from enrich.decisions.redaction import Redaction
 from enrich.engine.contexts import Contexts, PoliciesChangedError, Taken
 from enrich.engine.ordering import Ordering
 from enrich.engine.policies import LivePolicies
@@ -71,6 +72,9 @@ class _Asked:
     key: str | None
     tag: bytes
     request_hash: str
+    #: the document as it is recorded, and what the record says of what was taken out
+    kept: Mapping[str, Any]
+    redaction: Mapping[str, Any] | None
 
 
 class Gate:
@@ -88,6 +92,7 @@ class Gate:
         self._paths = paths
         self._instance = split_path(settings.input_instance)
         self._materiality = split_path(settings.input_materiality)
+        self._redaction = Redaction(list(map(split_path, settings.journal_redact)), parts.journal.hash_key)
         self._declaring = Declaring(settings.declared_paths())
         self._lease_seconds = settings.lease_seconds
         self._agent_where = settings.input_agent
@@ -145,11 +150,16 @@ class Gate:
         self._state.check_open()
         question = self._question(path, document, caller)
         if dry_run:
-            return self._dry_run(_Asked(question, deadline, strict_builtin_errors, None, b"", ""))
+            return self._dry_run(_Asked(question, deadline, strict_builtin_errors, None, b"", "", document, None))
         tag = b""
         if idempotency_key is not None:
             tag = self.answered.tag(question.caller, question.text, check_key(idempotency_key))
-        asked = _Asked(question, deadline, strict_builtin_errors, idempotency_key, tag, question.request_hash())
+        request, kept, redaction = question.request(), document, None
+        if self._redaction:
+            kept, redaction = self._redaction.redact(document)
+        # INVARIANT: no hash from which a redacted value could be guessed is written down
+        hashed = self._redaction.request_hash(request) if redaction else "sha256:" + sha256(request).hexdigest()
+        asked = _Asked(question, deadline, strict_builtin_errors, idempotency_key, tag, hashed, kept, redaction)
         while True:
             policies = self._policies()
             alone, shared = _lock_keys(asked, policies)
@@ -225,7 +235,7 @@ class Gate:
                 request_hash=asked.request_hash,
                 as_of_us=taken.as_of_us,
                 history=taken.history,
-                input_json=input_json,
+                input_json=self._recorded(asked, taken, input_json),
                 policy_hash=policies.version,
                 settings_hash=self._settings_hash,
                 evaluator=policies.evaluator,
@@ -234,6 +244,7 @@ class Gate:
                 strict_builtin_errors=asked.strict,
                 shadow=shadow,
                 lease_seconds=self._lease_seconds,
+                redaction=asked.redaction,
             )
             began = perf_counter_ns()
             try:
@@ -246,6 +257,10 @@ class Gate:
                     asked.tag, Answered(appended.seq, taken.as_of_us, asked.request_hash, decision_id, verdict)
                 )
             return Decision(decision_id, verdict, appended.last_seq, "recorded", stages, policies.provenance, shadow)
+
+    def _recorded(self, asked: _Asked, taken: Taken, input_json: bytes) -> bytes:
+        """What stands in the record of the bytes that the policy saw."""
+        return input_json if asked.redaction is None else canonical_json(self._paths.put(asked.kept, taken.history))
 
     def _judge(
         self, asked: _Asked, policies: LivePolicies, taken: Taken, stages: dict[str, int]

@@ -75,6 +75,7 @@ _RECORD: Final[dict[str, Any]] = {
         "agent_id": "payments-refunder-03",
     },
     "lease": 3600,
+    "redaction": None,
     "suspensions": [],
 }  # fmt: skip
 

@@ -259,6 +259,10 @@ def _decision_record() -> Schema:
                 "description": "what shadow policies said: `policy_hash`, `evaluator`, `result`, `decision`, `cause`",
             },
             "event": ref("Event"),
+            "redaction": {
+                "type": ["object", "null"],
+                "description": "`salt` of the hashes that stand for redacted values in `input`, and their `paths`",
+            },
             "lease": {
                 "type": ["integer", "null"],
                 "description": "how long its action is in flight at most, in seconds; null in older records",

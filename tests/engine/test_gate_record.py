@@ -18,7 +18,8 @@ from .gated import decide, hold, open_gated, request
 FIELDS = {
     "decision_id", "idempotency_key", "request_hash", "caller", "entities", "as_of", "context_seq", "path", "input",
     "input_hash", "context_hash", "selection", "catalog", "policy_hash", "settings_hash", "evaluator", "result",
-    "repeatable", "strict_builtin_errors", "decision", "cause", "shadow", "event", "lease", "suspensions", "salt",
+    "repeatable", "strict_builtin_errors", "decision", "cause", "shadow", "event", "lease", "redaction", "suspensions",
+    "salt",
 }  # fmt: skip
 
 

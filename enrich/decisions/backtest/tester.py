@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import unquote
 
 import orjson
 
@@ -20,11 +19,12 @@ from enrich.decisions.backtest.flips import json_text, kind_of, moved
 from enrich.decisions.backtest.jobs import Against, Count, Job, Tested
 from enrich.decisions.backtest.rules import changed_rules
 from enrich.decisions.protocol import DataPath, Prepared
+from enrich.decisions.record import data_path
 from enrich.decisions.verdict import Verdict
 from enrich.errors import PayloadTooLargeError
 from enrich.events.times import parse_rfc3339_us
 
-__all__ = ["Tester", "data_path"]
+__all__ = ["Tester"]
 
 #: decided without asking a policy
 _UNASKED: Final = ("suspended", "history_unavailable")
@@ -161,8 +161,3 @@ class Tester:
         for key in self._history:
             document = document.get(key) if isinstance(document, Mapping) else None
         return document if isinstance(document, Mapping) else {}
-
-
-def data_path(text: str) -> DataPath:
-    """The path of a record, as it stands in a URL, as segments."""
-    return tuple(map(unquote, text.split("/")))

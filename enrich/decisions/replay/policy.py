@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import unquote
 
 from enrich.decisions.policies import PolicySet
-from enrich.decisions.protocol import TIMED_OUT, DataPath, Evaluator, Failed, Prepared
+from enrich.decisions.protocol import TIMED_OUT, Evaluator, Failed, Prepared
+from enrich.decisions.record import data_path
+from enrich.decisions.redaction import redacted_read
 from enrich.decisions.replay.reasons import Reason, canonical
 from enrich.decisions.replay.texts import Definitions
 from enrich.decisions.verdict import judge
@@ -60,10 +61,13 @@ class PolicyReplay:
         prepared = self._prepare(evaluator, str(said.get("name")), found.value)
         if isinstance(prepared, Reason):
             return [prepared], False
+        unseen = redacted_read(prepared.reads(data_path(body["path"])), body.get("redaction"))
+        if unseen is not None:
+            return [Reason.of("input_redacted", unseen, path=unseen)], False
         return self._ask(prepared, body, {"name": evaluator.name, "version": evaluator.version}), True
 
     def _ask(self, prepared: Prepared, body: Mapping[str, Any], evaluator: Mapping[str, str]) -> list[Reason]:
-        path: DataPath = tuple(unquote(segment) for segment in body["path"].split("/"))
+        path = data_path(body["path"])
         try:
             outcome = prepared.evaluate(
                 path,

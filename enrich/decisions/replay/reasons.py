@@ -37,6 +37,7 @@ REASONS: Final[Mapping[str, tuple[VerdictName, str]]] = {
     "not_evaluated": ("INCONCLUSIVE", "the policy gave no answer this time"),
     "failure_not_repeated": ("INCONCLUSIVE", "the evaluation failed then and does not fail now"),
     "timeout_not_repeated": ("INCONCLUSIVE", "the refusal was for want of time, which can't be replayed"),
+    "input_redacted": ("INCONCLUSIVE", "the policy can have read a value that the record does not keep"),
     "not_repeatable": ("INCONCLUSIVE", "the policies read a clock, a network or chance"),
     "history_pruned": ("INCONCLUSIVE", "events of the time that the signals look at were let go of"),
     "history_erased": ("INCONCLUSIVE", "events that the decision may have seen were erased since"),
