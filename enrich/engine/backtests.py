@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from enrich.context import canonical_json
-from enrich.decisions import DataPath, DecisionPaths, PolicySet, Prepared, evaluator_of, load_policies, path_text
+from enrich.decisions import (
+    DataPath,
+    DecisionPaths,
+    PolicySet,
+    Prepared,
+    Verification,
+    evaluator_of,
+    load_source,
+    path_text,
+)
 from enrich.decisions.backtest import AGAINST, Against, Backtest, InputMapping, Job, Tester
 from enrich.decisions.backtest.changes import policy_changes, text_changes
 from enrich.decisions.backtest.crew import Plan, crew
@@ -28,9 +37,11 @@ from enrich.decisions.backtest.slowdown import Sample, measure
 from enrich.decisions.backtest.synthesis import DECIDED, missing
 from enrich.decisions.record import SOURCE, data_path
 from enrich.decisions.redaction import redacted_read
+from enrich.decisions.repeatable import check_repeatable
 from enrich.engine.asked import Moment, moment_us
 from enrich.engine.past import PRUNED, PastContexts
 from enrich.engine.startup import check_retention
+from enrich.engine.unknown_paths import check_history_paths
 from enrich.errors import BadRequestError, NotFoundError, PayloadTooLargeError, show
 from enrich.history import DecisionFilter, EventFilter
 from enrich.history.past import Places, Seqs, decision_places, decision_records, told_decisions, told_places
@@ -157,7 +168,9 @@ class _Run:
             if live is None:
                 raise NotFoundError("there are neither live policies nor others to try", code="no_policies")
             policies = live.prepared.policies
-        chosen = policies if isinstance(policies, PolicySet) else load_policies(Path(policies))
+        chosen = policies
+        if not isinstance(chosen, PolicySet):
+            chosen = load_source(Path(chosen), Verification.of(self._settings))
         catalog_before = engine.catalog
         catalog = catalog_before
         if queries is not None:
@@ -170,6 +183,10 @@ class _Run:
         sides = _Sides(catalog_before, catalog, after, None)
         try:
             sides.decisions = DecisionPaths(self._settings.decision_paths, after.rules)
+            # INVARIANT: what would not load is not tried
+            check_history_paths(after, catalog, engine.paths.history)
+            if not self._settings.allow_unrepeatable:
+                check_repeatable(after, sides.decisions.paths)
             if live is not None:
                 sides.before = evaluator_of(self._settings).prepare(live.prepared.policies)
         except BaseException:

@@ -145,7 +145,7 @@ def forge_input(body: dict[str, Any]) -> None:
     """Other counts in the frozen context, with the hashes that fit them."""
     from tests.engine.test_gate_record import sha256
 
-    body["input"]["history"]["agent"]["last_1h"]["denied"] += 1
+    body["input"]["history"]["agent"]["last_1h"]["allowed"] -= 1
     body["input_hash"], body["context_hash"] = sha256(body["input"]), sha256(body["input"]["history"])
 
 
@@ -157,7 +157,7 @@ def test_a_forger_of_the_whole_journal_is_caught_by_the_events(copied: Made) -> 
     assert found[wanted] == ["copy_differs", "signals_differ"]
     assert all(reasons == [] for id_, reasons in found.items() if id_ != wanted)
     message = copied.one(wanted).reasons[1].message
-    assert "agent.last_1h.denied: 1 recorded, 0 computed" in message
+    assert "agent.last_1h.allowed: " in message
 
 
 def test_a_forger_of_a_result_is_caught_by_the_policy(copied: Made) -> None:

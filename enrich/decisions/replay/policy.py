@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ from enrich.decisions.policies import PolicySet
 from enrich.decisions.protocol import TIMED_OUT, Evaluator, Failed, Prepared
 from enrich.decisions.record import data_path
 from enrich.decisions.redaction import redacted_read
+from enrich.decisions.repeatable import UNREPEATABLE, unrepeatable
 from enrich.decisions.replay.reasons import Reason, canonical
 from enrich.decisions.replay.texts import Definitions
 from enrich.decisions.verdict import judge
@@ -21,11 +21,6 @@ __all__ = ["PolicyReplay"]
 _NOT_ASKED: Final = ("suspended", "history_unavailable")
 #: failures that say something about the machine, not about the policy
 _PASSING: Final = (TIMED_OUT, "eval_error")
-#: built-ins whose value is not made of their arguments
-_UNREPEATABLE: Final = re.compile(
-    r"\b(time\.now_ns|http\.send|net\.lookup_ip_addr|opa\.runtime|rand\.intn|uuid\.rfc4122|io\.jwt\.decode_verify)\s*\("
-)
-_COMMENT: Final = re.compile(r"^\s*#.*$", re.MULTILINE)
 #: enough for anything that was answered in time once
 _LIMIT_SECONDS: Final = 30.0
 
@@ -41,7 +36,6 @@ class PolicyReplay:
         self._evaluators = evaluators
         self._made: dict[str, Evaluator] = {}
         self._prepared: dict[tuple[str, str], Prepared | Reason] = {}
-        self._unrepeatable: dict[str, str | None] = {}
 
     def check(self, body: Mapping[str, Any], definitions: Definitions) -> tuple[list[Reason], bool]:
         """What replay of the policy says, and whether it was asked."""
@@ -51,9 +45,6 @@ class PolicyReplay:
         found = definitions.policies(body["policy_hash"])
         if found.value is None or found.reason is not None:
             return [found.reason or Reason.of("policy_gone")], False
-        called = self._reads_the_world(found.value)
-        if called is not None:
-            return [Reason.of("not_repeatable", called, builtin=called)], False
         if cause == "evaluation_timeout":
             return [Reason.of("timeout_not_repeated")], False
         said = body["evaluator"]
@@ -61,7 +52,12 @@ class PolicyReplay:
         prepared = self._prepare(evaluator, str(said.get("name")), found.value)
         if isinstance(prepared, Reason):
             return [prepared], False
-        unseen = redacted_read(prepared.reads(data_path(body["path"])), body.get("redaction"))
+        path = data_path(body["path"])
+        reads = prepared.reads(path)
+        if path in prepared.rules and unrepeatable(reads):
+            called = sorted(UNREPEATABLE.keys() & reads.builtins.keys()) if reads is not None else []
+            return [Reason.of("not_repeatable", ", ".join(called) or "perhaps", builtins=called)], False
+        unseen = redacted_read(reads, body.get("redaction"))
         if unseen is not None:
             return [Reason.of("input_redacted", unseen, path=unseen)], False
         return self._ask(prepared, body, {"name": evaluator.name, "version": evaluator.version}), True
@@ -107,13 +103,6 @@ class PolicyReplay:
             except EnrichError as error:
                 self._prepared[key] = Reason.of("policy_unusable", error.message, policy_hash=policies.version)
         return self._prepared[key]
-
-    def _reads_the_world(self, policies: PolicySet) -> str | None:
-        """A built-in by which the policies see more than their input."""
-        if policies.version not in self._unrepeatable:
-            calls = (_UNREPEATABLE.search(_COMMENT.sub("", text)) for text in policies.modules.values())
-            self._unrepeatable[policies.version] = next((call[1] for call in calls if call), None)
-        return self._unrepeatable[policies.version]
 
     def close(self) -> None:
         """Let go of what is prepared."""
