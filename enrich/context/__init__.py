@@ -5,7 +5,7 @@ room reads no clock and no file, and never decides anything; only `Rolling`, con
 """
 
 from enrich.context.assemble import PAIRS, Assembler, Key, Prepared, index_plans
-from enrich.context.canonical import canonical_json, context_hash, input_hash
+from enrich.context.canonical import canonical_again, canonical_json, context_hash, input_hash
 from enrich.context.inputs import MAX_APPROVERS, InputPaths, check_id
 from enrich.context.rolling import Rolling
 
@@ -17,6 +17,7 @@ __all__ = [
     "Key",
     "Prepared",
     "Rolling",
+    "canonical_again",
     "canonical_json",
     "check_id",
     "context_hash",

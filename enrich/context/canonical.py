@@ -10,14 +10,14 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from enrich.events.json import canonical_json
+from enrich.events.json import canonical_again, canonical_json
 
-__all__ = ["canonical_json", "context_hash", "input_hash"]
+__all__ = ["canonical_again", "canonical_json", "context_hash", "input_hash"]
 
 
 def context_hash(history: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical `history` object, as `sha256:<hex>`."""
-    return "sha256:" + hashlib.sha256(canonical_json(history)).hexdigest()
+    return "sha256:" + hashlib.sha256(canonical_again(history)).hexdigest()
 
 
 def input_hash(document: Mapping[str, Any]) -> str:

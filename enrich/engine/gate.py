@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import structlog
 
-from enrich.context import InputPaths, canonical_json
+from enrich.context import InputPaths, canonical_again, canonical_json
 from enrich.context.inputs import split_path
 from enrich.decisions import (
     Answered,
@@ -149,12 +149,14 @@ class Gate:
         """
         self._state.check_open()
         question = self._question(path, document, caller)
+        request = question.request()  # which checks that the document has canonical bytes at all
         if dry_run:
             return self._dry_run(_Asked(question, deadline, strict_builtin_errors, None, b"", "", document, None))
         tag = b""
         if idempotency_key is not None:
             tag = self.answered.tag(question.caller, question.text, check_key(idempotency_key))
-        request, kept, redaction = question.request(), document, None
+        kept: Mapping[str, Any] = document
+        redaction: Mapping[str, Any] | None = None
         if self._redaction:
             kept, redaction = self._redaction.redact(document)
         # INVARIANT: no hash from which a redacted value could be guessed is written down
@@ -260,14 +262,14 @@ class Gate:
 
     def _recorded(self, asked: _Asked, taken: Taken, input_json: bytes) -> bytes:
         """What stands in the record of the bytes that the policy saw."""
-        return input_json if asked.redaction is None else canonical_json(self._paths.put(asked.kept, taken.history))
+        return input_json if asked.redaction is None else canonical_again(self._paths.put(asked.kept, taken.history))
 
     def _judge(
         self, asked: _Asked, policies: LivePolicies, taken: Taken, stages: dict[str, int]
     ) -> tuple[Verdict, bytes]:
         """The verdict, and the canonical bytes that it was made on."""
         path = asked.question.path
-        input_json = canonical_json(self._paths.put(asked.question.document, taken.history))
+        input_json = canonical_again(self._paths.put(asked.question.document, taken.history))
         boolean = policies.boolean(path)
         if taken.covering:
             return refuse("suspended", boolean=boolean), input_json
