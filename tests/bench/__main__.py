@@ -18,7 +18,7 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import decisions, in_process, ingest, over_http
+from tests.bench import decisions, in_process, ingest, over_http, past
 from tests.bench.measure import Row, in_turns
 
 _OUT = Path("docs/benchmarks.md")
@@ -64,6 +64,7 @@ _SECTIONS: dict[str, Callable[[Path], list[Row]]] = {
     "record": ingest.record,
     "start": ingest.start,
     "decide": decisions.decide,
+    "past": past.past,
     "feast": _feast,
 }
 

@@ -22,12 +22,12 @@ from tests.bench.data import agent_name, table
 from tests.bench.measure import Row, in_turns
 from tests.bench.servers import Load, enrich_server, free_port, opa_server, wrk
 
-__all__ = ["decide"]
+__all__ = ["AGENTS", "PATH", "POLICY", "decide", "document"]
 
-_AGENTS = 10_000
-_PATH = ("bench", "decision")
+AGENTS = 10_000
+PATH = ("bench", "decision")
 #: reads five signals of two windows, and says why
-_POLICY = """\
+POLICY = """\
 package bench
 
 import rego.v1
@@ -49,8 +49,9 @@ week := input.history.agent.last_7d
 """
 
 
-def _document(i: int) -> dict[str, Any]:
-    agent = i * 7919 % _AGENTS
+def document(i: int) -> dict[str, Any]:
+    """A request about one of the agents."""
+    agent = i * 7919 % AGENTS
     return {
         "instance": {
             "instance_id": f"inst-{i:08d}",
@@ -70,11 +71,11 @@ def decide(root: Path, events: int = 1_000_000) -> list[Row]:
     """Every row of decisions; history is the same for all."""
     policies = root / "policies"
     policies.mkdir(parents=True)
-    (policies / "bench.rego").write_text(_POLICY)
+    (policies / "bench.rego").write_text(POLICY)
     end = time.time_ns() // 1000 - 60_000_000
     with Engine.open(root / "data", queries="queries", policies=policies) as engine:
-        engine.record(table(events, _AGENTS, end_us=end))
-    documents = [_document(i) for i in range(64)]
+        engine.record(table(events, AGENTS, end_us=end))
+    documents = [document(i) for i in range(64)]
     with _open(root, evaluator="wasm", projection=False) as engine:
         whole = [_enriched(engine, d) for d in documents]
     with _open(root, evaluator="wasm") as engine:
@@ -99,9 +100,9 @@ def _open(root: Path, **settings: Any) -> Any:
     return opened()
 
 
-def _enriched(engine: Engine, document: dict[str, Any]) -> bytes:
+def _enriched(engine: Engine, asked: dict[str, Any]) -> bytes:
     """The very bytes that the policy saw."""
-    decision = engine.decide(_PATH, document)
+    decision = engine.decide(PATH, asked)
     if not isinstance(decision, Decision) or decision.cause is not None:
         raise SystemExit(f"no decision of the policy's own: {decision}")
     return orjson.dumps(engine.decision(decision.decision_id)["input"])
@@ -122,7 +123,7 @@ def _bytes(projected: list[bytes], whole: list[bytes]) -> Row:
 def _asking(connection: http_client.HTTPConnection, inputs: list[bytes]) -> Callable[[int], object]:
     """A bare keep-alive client of OPA."""
     bodies = [b'{"input":' + one + b"}" for one in inputs]
-    where = "/v1/data/" + "/".join(_PATH)
+    where = "/v1/data/" + "/".join(PATH)
 
     def ask(i: int) -> object:
         connection.request("POST", where, bodies[i % len(bodies)], {"content-type": "application/json"})
@@ -138,7 +139,7 @@ def _in_process(engine: Engine, documents: list[dict[str, Any]], opa: str, enric
     host, port = opa.removeprefix("http://").split(":")
     connection = http_client.HTTPConnection(host, int(port))
     ours, theirs = in_turns(
-        [lambda i: engine.decide(_PATH, documents[i % 64], dry_run=True), _asking(connection, enriched)]
+        [lambda i: engine.decide(PATH, documents[i % 64], dry_run=True), _asking(connection, enriched)]
     )
     connection.close()
     ratio = ours.p50 / theirs.p50
@@ -150,7 +151,7 @@ def _in_process(engine: Engine, documents: list[dict[str, Any]], opa: str, enric
 
 
 def _over_http(root: Path, ours: str, documents: list[dict[str, Any]], opa: str, enriched: list[bytes]) -> Row:
-    where = "/v1/data/" + "/".join(_PATH)
+    where = "/v1/data/" + "/".join(PATH)
     bodies = [json.dumps({"input": d}).encode() for d in documents]
     given = [b'{"input":' + one + b"}" for one in enriched]
     seen: dict[str, list[Load]] = {"ours": [], "opa": []}
@@ -167,7 +168,7 @@ def _over_http(root: Path, ours: str, documents: list[dict[str, Any]], opa: str,
 
 
 def _journal_cost(root: Path, ours: str, documents: list[dict[str, Any]]) -> Row:
-    where = f"{ours}/v1/data/" + "/".join(_PATH)
+    where = f"{ours}/v1/data/" + "/".join(PATH)
     bodies = [json.dumps({"input": d}).encode() for d in documents]
     with_, without = [], []
     for _ in range(3):
@@ -206,10 +207,10 @@ def _real_opa(root: Path, documents: list[dict[str, Any]], enriched: list[bytes]
             _opa_on_socket(root) as path,
         ):
             client = Connections(Address.of(f"unix://{path}"))
-            asked = [_request(_PATH, one, False) for one in enriched]
+            asked = [_request(PATH, one, False) for one in enriched]
             ours, theirs = in_turns(
                 [
-                    lambda i, engine=engine: engine.decide(_PATH, documents[i % 64]),  # type: ignore[misc]
+                    lambda i, engine=engine: engine.decide(PATH, documents[i % 64]),  # type: ignore[misc]
                     lambda i, c=client, a=asked: orjson.loads(c.ask(a[i % 64], time.monotonic() + 5).body),  # type: ignore[misc]
                 ],
                 turns=20, calls=100, warm=200,
