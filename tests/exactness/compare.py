@@ -68,5 +68,5 @@ class Expected:
                     yield Difference(self.questions[k], entity, name, window, signal, expected, got)
         for (entity, window), names in shown.items():
             part = answer[entity] if window is None else answer[entity][window]
-            for extra in part.keys() - names - {"complete"}:
+            for extra in part.keys() - names - ({"complete"} if window else {"in_flight"}):
                 yield Difference(self.questions[k], entity, "", window, extra, None, part[extra])

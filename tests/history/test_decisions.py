@@ -164,6 +164,7 @@ def test_decisions_of_the_format_without_shadows_come_forward(tmp_path: Path) ->
         history.apply([record(1, body(1)), record(2, body(2))])
     with duckdb.connect(str(tmp_path / "history.duckdb")) as con:
         con.execute("ALTER TABLE decisions DROP COLUMN shadow")
+        con.execute("DROP TABLE outcomes")
         con.execute("UPDATE history_meta SET format = 2")
     with open_history(tmp_path) as history:
         shadow = {"decision": "DENY", "result": False, "cause": None}
