@@ -27,8 +27,9 @@ from tests.crash.writer import Life, live
 
 KILLS: Final = 204
 LANES: Final = 2
-#: those of backups are passed by no writer: tests/engine/test_backups.py, tests/cli/test_backup.py
-PASSED: Final = tuple(name for name in FAILPOINTS if not name.startswith(("backup.", "restore.")))
+#: those of backups and of pruning are passed by no writer: tests/engine/test_backups.py, tests/cli/test_backup.py,
+#: tests/journal/test_prune.py
+PASSED: Final = tuple(name for name in FAILPOINTS if not name.startswith(("backup.", "restore.", "journal.prune.")))
 #: a directory's lives: each start checks all that came before, so that short lines of lives are cheaper
 LIVES: Final = 12
 #: the highest passing at which each failpoint kills
