@@ -16,7 +16,7 @@ import orjson
 from enrich.errors import EnrichError
 from enrich.journal.bodies import body_problem
 from enrich.journal.bodycheck import EXCUSING
-from enrich.journal.format import Header, genesis_hash, parse_line, read_header
+from enrich.journal.format import Header, Position, parse_line, read_header
 from enrich.journal.identity import Identity
 from enrich.journal.recovery import BEGINNING, find_files, list_segments
 from enrich.journal.segment import Manifest, manifest_path, read_manifest, segment_path
@@ -106,7 +106,7 @@ def survey(
         progress: called with (bytes done, bytes in all).
     """
     found = Survey(files)
-    walk = _Walk(found, *_before(identity, None), until)
+    walk = _Walk(found, identity, *_before(identity, None), until)
     segments, closed = find_files(files)
     numbers = range(1, max(segments | closed, default=0) + 1)
     total = sum(segment_path(files, n).stat().st_size for n in segments)
@@ -139,10 +139,11 @@ def survey_around(files: Path, identity: Identity | None, seq: int, *, until: in
         holding = next((m for m in manifests if m.first_seq <= seq <= m.last_seq), None)
         if holding is None:
             start = manifests[-1] if manifests else None
-            return _read(files, _before(identity, start), rest, until)
+            return _read(files, identity, start, rest, until)
         start = manifests[holding.number - 2] if holding.number > 1 else None
-        found = _read(files, _before(identity, start), [holding.number], None, holding)
-        if not found.breaks and not found.problems and (not rest or _holds_on(files, rest[0], manifests[-1])):
+        found = _read(files, identity, start, [holding.number], None, holding)
+        end = identity.after(manifests[-1].end)
+        if not found.breaks and not found.problems and (not rest or _holds_on(files, rest[0], end)):
             return found
     except (EnrichError, OSError):
         pass
@@ -151,16 +152,24 @@ def survey_around(files: Path, identity: Identity | None, seq: int, *, until: in
 
 def _before(identity: Identity | None, manifest: Manifest | None) -> _Before:
     """Where a segment begins that follows another one; without an identity the first hash is not known."""
+    if identity is None:
+        return set(), 1, BEGINNING
     if manifest is None:
-        return set() if identity is None else {genesis_hash(identity.journal_id)}, 1, BEGINNING
-    return {manifest.hash}, manifest.last_seq + 1, manifest.last_at
+        return {identity.beginning.hash}, 1, BEGINNING
+    return {identity.after(manifest.end).hash}, manifest.last_seq + 1, manifest.last_at
 
 
 def _read(
-    files: Path, before: _Before, numbers: Sequence[int], until: int | None, manifest: Manifest | None = None
+    files: Path,
+    identity: Identity,
+    before: Manifest | None,
+    numbers: Sequence[int],
+    until: int | None,
+    manifest: Manifest | None = None,
 ) -> Survey:
+    """Segments that follow each other, the first of them the one with the manifest `before`."""
     found = Survey(files)
-    walk = _Walk(found, *before, until)
+    walk = _Walk(found, identity, *_before(identity, before), until)
     for number in numbers:
         for _ in walk.segment(number, last=manifest is None):
             pass
@@ -169,12 +178,12 @@ def _read(
     return found
 
 
-def _holds_on(files: Path, number: int, manifest: Manifest) -> bool:
-    """Whether the first line of a segment follows the last one that has a manifest."""
+def _holds_on(files: Path, number: int, end: Position) -> bool:
+    """Whether the first line of a segment follows the record that ended at `end`."""
     path = segment_path(files, number)
     with open(path, "rb") as handle:
         line = handle.readline()
-    return not line.endswith(b"\n") or parse_line(line, file=path.name, number=1).prev == manifest.hash
+    return not line.endswith(b"\n") or parse_line(line, file=path.name, number=1).prev == end.hash
 
 
 def _manifest(found: Survey, number: int) -> Manifest | None:
@@ -189,8 +198,18 @@ def _manifest(found: Survey, number: int) -> Manifest | None:
 class _Walk:
     """Where a reading stands: behind a line whose hash is one of `ends` (empty: unknown), before seq `expected`."""
 
-    def __init__(self, found: Survey, ends: set[str], expected: int, last_at: str, until: int | None) -> None:
+    def __init__(
+        self,
+        found: Survey,
+        identity: Identity | None,
+        ends: set[str],
+        expected: int,
+        last_at: str,
+        until: int | None,
+    ) -> None:
         self._found = found
+        self._identity = identity
+        self._joints = frozenset(() if identity is None else (one.seq for one in identity.ancestors))
         self._ends, self._expected, self._last_at = ends, expected, last_at
         self._until = until
         self._over = False
@@ -202,7 +221,16 @@ class _Walk:
 
     def stands_at(self, manifest: Manifest) -> bool:
         """Whether a closed segment that was just read ends as its manifest says; true of one read in part."""
-        return self._over or not self._ends or (manifest.hash in self._ends and self._expected == manifest.last_seq + 1)
+        if self._over or not self._ends:
+            return True
+        return self._after(manifest.last_seq, manifest.hash) in self._ends and self._expected == manifest.last_seq + 1
+
+    def _after(self, seq: int, digest: str) -> str:
+        """What stands before the record behind the one that ended at `seq`: its hash, or a restored journal's own
+        beginning."""
+        if self._identity is None or seq not in self._joints:
+            return digest
+        return self._identity.after(Position(seq, digest)).hash
 
     def segment(self, number: int, *, last: bool) -> Iterator[int]:
         """Read a segment; yields the bytes read now and then.
@@ -247,7 +275,7 @@ class _Walk:
         if found is None or header is None:
             self._ends, self._expected = set(), 0
             return
-        self._ends = {header.hash, found[1]}
+        self._ends = {self._after(header.last_seq, digest) for digest in (header.hash, found[1])}
         self._expected, self._last_at = header.last_seq + 1, header.at
         if header.type in EXCUSING and problem is None:
             self._excuse(header, line)
