@@ -6,18 +6,18 @@ A reload builds a second `Live` beside the first until it has caught up; the swa
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from enrich.context import PAIRS, Assembler, Prepared, index_plans
+from enrich.decisions.projection import split_in_flight
 from enrich.errors import BadRequestError, show
-from enrich.in_flight import IN_FLIGHT_ENTITIES
 from enrich.signals import Catalog
 from enrich.signals.plan import EntityFunctions
 from enrich.windows import Index
 
-__all__ = ["Live", "Selection", "index_plans", "split_in_flight"]
+__all__ = ["Live", "Selection", "index_plans"]
 
 #: selections kept, the oldest first out; with the two others they bound what callers can fill
 _SELECTIONS: Final = 256
@@ -94,19 +94,3 @@ class Live:
         prepared = self.assembler.prepare(functions)
         pairs = tuple((pair, a, b) for pair, (a, b) in PAIRS.items() if pair in prepared)
         return Selection(prepared, pairs, flying)
-
-
-def split_in_flight(
-    entities: Collection[str], key: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """The entities of which a selection names what is in flight, and what it names of signals.
-
-    Args:
-        entities: those that contexts show.
-    """
-    mine = [entity for entity in IN_FLIGHT_ENTITIES if entity in entities]
-    if key is None:
-        return tuple(mine), None
-    flying = tuple(e for e in mine if not {e, f"{e}.*", f"{e}.in_flight", f"{e}.in_flight.*"}.isdisjoint(key))
-    named = {f"{entity}.in_flight{rest}" for entity in flying for rest in ("", ".*")}
-    return flying, tuple(entry for entry in key if entry not in named)

@@ -18,8 +18,8 @@ from enrich.decisions import (
     evaluator_of,
     load_source,
 )
+from enrich.decisions.projection import EVERYTHING, Projection, projection
 from enrich.decisions.repeatable import check_repeatable, unrepeatable
-from enrich.engine.projection import EVERYTHING, Projection, projection
 from enrich.engine.shadow import Shadow
 from enrich.engine.unknown_paths import check_history_paths
 from enrich.errors import ConfigError, PolicyError

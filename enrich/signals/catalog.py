@@ -131,6 +131,14 @@ class Catalog:
                 self._selections.popitem(last=False)
         return made
 
+    def selected(self, select: Sequence[str] | None = None) -> frozenset[Path]:
+        """What a selection names: (entity, window's key or "", name), see `functions`.
+
+        Raises:
+            BadRequestError: `unknown_signal`.
+        """
+        return select_paths(select, self._paths, self._members)
+
     def describe(self) -> dict[str, Any]:
         """Sets, signals, types, windows, parameters and documentation, JSON-ready."""
         return describe(self)

@@ -16,8 +16,8 @@ from enrich import Engine
 from enrich.context import canonical_json
 from enrich.decisions import reads_of
 from enrich.decisions._pool import Worker
+from enrich.decisions.projection import EVERYTHING, projection
 from enrich.engine import made_up_events
-from enrich.engine.projection import EVERYTHING, projection
 from enrich.settings import Settings
 from tests.decisions.opa_server import ask, serve_opa
 from tests.decisions.plans import embedded_plan, opa_plan

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from enrich.decisions.replay import flight
 from enrich.decisions.replay.flight import RollingFlights, SqlFlights, recorded_flights
-from enrich.in_flight import IN_FLIGHT_ENTITIES, REACH_US
+from enrich.in_flight import IN_FLIGHT_ENTITIES, REACH_US, in_flight_object
 from tests.in_flight.model import BASE_US, database, events_of, fill, moments
 
 IDS = {"agent": "a", "team": "t", "workflow": "w", "org": None}
+NOTHING = in_flight_object(0, 0, {})
+MINUTE_US = 60_000_000
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +38,14 @@ def test_both_ways_agree_with_each_other_and_notice_what_differs(
         patch.setattr(flight, "_STRETCH", stretch)
         for n, at in enumerate(asked):
             seq, as_of_us = n * count // len(asked), BASE_US + at
-            zero = {entity: {"count": 0} for entity in IN_FLIGHT_ENTITIES}
-            reasons = sql.check(zero, IDS, as_of_us, seq, lease)
-            assert rolling.check(zero, IDS, as_of_us, seq, lease) == reasons
+            zero = dict.fromkeys(IN_FLIGHT_ENTITIES, NOTHING)
+            reasons = sql.check(zero, zero, IDS, as_of_us, seq, lease * 1_000_000)
+            assert rolling.check(zero, zero, IDS, as_of_us, seq, lease * 1_000_000) == reasons
+            assert bool(sql.check({}, zero, IDS, as_of_us, seq, lease * 1_000_000))
             assert [r.code for r in reasons] in ([], ["in_flight_differs"])
-            more = {"org": {"count": 1}}
-            assert [r.code for r in rolling.check(more, IDS, as_of_us, seq, lease)] == ["in_flight_differs"]
+            more = {"org": in_flight_object(1, 0, {})}
+            found = rolling.check(more, more, IDS, as_of_us, seq, lease * 1_000_000)
+            assert [r.code for r in found] == ["in_flight_differs"]
 
 
 def test_an_action_that_was_allowed_is_told(con: duckdb.DuckDBPyConnection) -> None:
@@ -52,13 +56,12 @@ def test_an_action_that_was_allowed_is_told(con: duckdb.DuckDBPyConnection) -> N
     }  # fmt: skip
     fill(con, [[one]])
     for flights in (RollingFlights(con, None), SqlFlights(con, None)):
-        right = {"agent": {"count": 1, "declared_amount_minor": 7}}
-        assert flights.check(right, IDS, BASE_US + 5, 1, 60) == []
-        [reason] = flights.check({"agent": {"count": 0}}, IDS, BASE_US + 5, 1, 60)
-        assert reason.code == "in_flight_differs"
-        assert flights.check({"agent": {"count": 0}}, IDS, BASE_US + 60_000_000, 1, 60) == []
-        [reason] = flights.check(right, IDS, BASE_US, 1, None)
-        assert reason.code == "record_inconsistent"
+        right, none = {"agent": in_flight_object(1, 0, {"EUR": 7})}, {"agent": NOTHING}
+        assert flights.check(right, ["agent"], IDS, BASE_US + 5, 1, MINUTE_US) == []
+        for wrong, flying in ((none, ["agent"]), ({}, ["agent"]), (right, []), ({"agent": {"count": 1}}, ["agent"])):
+            [reason] = flights.check(wrong, flying, IDS, BASE_US + 5, 1, MINUTE_US)
+            assert reason.code == "in_flight_differs"
+        assert flights.check(none, ["agent"], IDS, BASE_US + 60_000_000, 1, MINUTE_US) == []
     pruned = RollingFlights(con, BASE_US - REACH_US)
-    assert [r.code for r in pruned.check(right, IDS, BASE_US + 5, 1, 60)] == ["history_pruned"]
+    assert [r.code for r in pruned.check(right, right, IDS, BASE_US + 5, 1, MINUTE_US)] == ["history_pruned"]
     assert recorded_flights({"agent": {"in_flight": {"count": 1}}, "team": {}, "x": 1}) == {"agent": {"count": 1}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
@@ -44,33 +44,45 @@ class _Flights:
         self._pruned_us = pruned_before_us
 
     def check(
-        self, recorded: Mapping[str, Mapping[str, Any]], keys: Mapping[str, Any], as_of_us: int, seq: int, lease: Any
+        self,
+        recorded: Mapping[str, Mapping[str, Any]],
+        flying: Collection[str],
+        keys: Mapping[str, Any],
+        as_of_us: int,
+        seq: int,
+        lease_us: int,
     ) -> list[Reason]:
         """What the events known then say of a frozen context.
 
         Args:
-            recorded: see `recorded_flights`; not empty.
+            recorded: see `recorded_flights`.
+            flying: the entities of which it is to stand there.
             keys: the ids by entity.
-            lease: of the record, in seconds.
+            lease_us: of the record.
         """
-        if type(lease) is not int:
-            return [Reason.of("record_inconsistent", "in flight without a lease", field="lease")]
-        lease_us = lease * 1_000_000
+        entities = sorted({*recorded, *flying} & keys.keys())
         if self._pruned_us is not None and as_of_us - lease_us - REACH_US < self._pruned_us:
-            return [Reason.of("history_pruned", "what was in flight", windows=[f"{e}.{NAME}" for e in recorded])]
+            return [Reason.of("history_pruned", "what was in flight", windows=[f"{e}.{NAME}" for e in entities])]
         differing = []
-        for entity, was in recorded.items():
-            id_ = keys.get(entity)
-            now: Mapping[str, Any] | None = in_flight_object(0, 0, {})
-            if id_ is not None:
-                now = self._read(InFlightQuestion(entity, str(id_), as_of_us, seq, lease_us))
-            # a selection may have left a part of it out
-            if now is not None and any(now.get(name) != value for name, value in was.items()):
-                differing.append(f"{entity}: {dict(was)} recorded, {dict(now)} computed")
+        for entity in entities:
+            id_, was = keys.get(entity), recorded.get(entity)
+            now: Mapping[str, Any] | None = None
+            if entity in flying:
+                now = in_flight_object(0, 0, {})
+                if id_ is not None:
+                    now = self._read(InFlightQuestion(entity, str(id_), as_of_us, seq, lease_us))
+                if now is None:
+                    continue  # nobody can say
+            if now != was:
+                differing.append(f"{entity}: {_shown(was)} recorded, {_shown(now)} computed")
         return [Reason.of("in_flight_differs", "; ".join(differing))] if differing else []
 
     def _read(self, question: InFlightQuestion) -> Mapping[str, Any] | None:
         raise NotImplementedError
+
+
+def _shown(flight: Mapping[str, Any] | None) -> str:
+    return "nothing" if flight is None else str(dict(flight))
 
 
 class SqlFlights(_Flights):

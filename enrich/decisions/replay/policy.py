@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from enrich.decisions.policies import PolicySet
+from enrich.decisions.projection import covers, projection
 from enrich.decisions.protocol import TIMED_OUT, Evaluator, Failed, Prepared
 from enrich.decisions.record import data_path
 from enrich.decisions.redaction import redacted_read
 from enrich.decisions.repeatable import UNREPEATABLE, unrepeatable
 from enrich.decisions.replay.reasons import Reason, canonical
-from enrich.decisions.replay.texts import Definitions
+from enrich.decisions.replay.texts import Definitions, Shaping
 from enrich.decisions.verdict import judge
 from enrich.errors import EnrichError
 
@@ -36,6 +37,7 @@ class PolicyReplay:
         self._evaluators = evaluators
         self._made: dict[str, Evaluator] = {}
         self._prepared: dict[tuple[str, str], Prepared | Reason] = {}
+        self._wanted: dict[tuple[str, ...], tuple[str, ...] | None] = {}
 
     def check(self, body: Mapping[str, Any], definitions: Definitions) -> tuple[list[Reason], bool]:
         """What replay of the policy says, and whether it was asked."""
@@ -61,6 +63,25 @@ class PolicyReplay:
         if unseen is not None:
             return [Reason.of("input_redacted", unseen, path=unseen)], False
         return self._ask(prepared, body, {"name": evaluator.name, "version": evaluator.version}), True
+
+    def check_selection(
+        self, body: Mapping[str, Any], definitions: Definitions, shaping: Shaping
+    ) -> list[Reason]:
+        """Whether the record holds all of the history that its policy can read: signals that were taken out of one
+        contradict no event."""
+        name = str(body["evaluator"]["name"])
+        key = (name, body["policy_hash"], body["catalog"], body["settings_hash"], body["path"])
+        if key not in self._wanted:
+            policies, catalog = definitions.policies(body["policy_hash"]).value, definitions.catalog(body["catalog"])
+            if policies is None or catalog.value is None or body.get("cause") in _NOT_ASKED:
+                return []  # which is said elsewhere
+            prepared = self._prepare(self._evaluator(name), name, policies)
+            if isinstance(prepared, Reason):
+                return []
+            reads = prepared.reads(data_path(body["path"]))
+            wanted = projection(reads, catalog.value, shaping.paths.history, project=shaping.project).select
+            self._wanted[key] = wanted
+        return [] if covers(body.get("selection"), self._wanted[key]) else [Reason.of("selection_differs")]
 
     def _ask(self, prepared: Prepared, body: Mapping[str, Any], evaluator: Mapping[str, str]) -> list[Reason]:
         path = data_path(body["path"])

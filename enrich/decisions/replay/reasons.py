@@ -26,6 +26,7 @@ REASONS: Final[Mapping[str, tuple[VerdictName, str]]] = {
     "policy_differs": ("INVALID", "the policy answers otherwise on the recorded input"),
     "signals_differ": ("INVALID", "the events known then give other signals"),
     "in_flight_differs": ("INVALID", "the events known then leave other actions in flight"),
+    "selection_differs": ("INCONCLUSIVE", "the record holds less of the history than its policy can read"),
     "chain_broken": ("INCONCLUSIVE", "the journal's chain is broken elsewhere, before this record or behind it"),
     "body_gone": ("INCONCLUSIVE", "its record was pruned, erased or redacted, and a later record says so"),
     "catalog_gone": ("INCONCLUSIVE", "the journal has no sound definitions with the catalog that was live"),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from enrich.decisions.protocol import Defined
 from enrich.decisions.record import SOURCE, instance_and_materiality
 from enrich.decisions.replay.reasons import Reason, canonical
 from enrich.decisions.replay.texts import Shaping
 from enrich.decisions.verdict import OUTCOMES, judge
-from enrich.errors import EnrichError
-from enrich.events.canonical import parse_rfc3339_us
+from enrich.errors import EnrichError, show
+from enrich.events.canonical import format_us, parse_rfc3339_us
+from enrich.events.model import ENTITY_KEYS
 
 __all__ = ["check_record", "history_of", "shapes_of"]
 
@@ -31,10 +32,17 @@ _FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "policy_hash": str,
     "settings_hash": str,
     "evaluator": dict,
+    "repeatable": bool,
+    "strict_builtin_errors": bool,
     "decision": str,
     "event": dict,
     "suspensions": list,
 }
+#: what stands in every context, beside the entities
+_AROUND: Final = frozenset(
+    ("as_of", "seq", "catalog", "suspended", "suspensions", "status", "lag_seconds", "observed_since")
+)
+_ENTITIES: Final = frozenset(ENTITY_KEYS) - {"approver"} | {"approvers"}
 
 
 def shapes_of(body: Any) -> list[Reason]:
@@ -46,7 +54,26 @@ def shapes_of(body: Any) -> list[Reason]:
         return [Reason.of("record_inconsistent", f"no {', '.join(wrong)}", field=wrong[0])]
     if body["decision"] not in OUTCOMES:
         return [Reason.of("record_inconsistent", "its decision is none", field="decision")]
-    return []
+    wrong = [name for name, sound in _OPTIONAL.items() if body.get(name) is not None and not sound(body[name])]
+    if not all(isinstance(body["evaluator"].get(name), str) for name in ("name", "version")):
+        wrong.append("evaluator")
+    return [Reason.of("record_inconsistent", f"its {wrong[0]} is none", field=wrong[0])] if wrong else []
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_redaction(value: Any) -> bool:
+    return isinstance(value, dict) and _is_texts(value.get("paths")) and bool(value["paths"])
+
+
+#: what a record may lack, and what it is where it is there
+_OPTIONAL: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "cause": lambda value: isinstance(value, str),
+    "selection": _is_texts,
+    "redaction": _is_redaction,
+}
 
 
 def history_of(body: Mapping[str, Any], shaping: Shaping) -> Mapping[str, Any] | None:
@@ -82,6 +109,7 @@ def check_record(
             *_times(body, seq, recorded_us, time_at),
             *_ids(body, shaping),
             *_event(body, shaping),
+            *_lease(body, shaping),
             *_answer(body, history),
         )
     ]
@@ -137,11 +165,22 @@ def _only(value: Any, path: tuple[str, ...]) -> bool:
 
 
 def _context(body: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    lacking = sorted(_AROUND - history.keys())
+    if lacking:
+        yield "input", f"the context has no {', '.join(lacking)}"
     for field, name in (("context_seq", "seq"), ("as_of", "as_of"), ("catalog", "catalog")):
-        if name in history and history[name] != body[field]:
+        if history.get(name) != body[field]:
             yield field, f"{field} is not that of the context"
-    if history.get("suspensions", body["suspensions"]) != body["suspensions"]:
+    if history.get("suspensions") != body["suspensions"]:
         yield "suspensions", "the suspensions are not those of the context"
+    for name in sorted(history.keys() - _AROUND):
+        if name not in _ENTITIES or not _is_entity(name, history[name]):
+            yield "input", f"the context has {show(name)}, which is no part of one"
+
+
+def _is_entity(name: str, value: Any) -> bool:
+    objects = list(value.values()) if name == "approvers" and isinstance(value, dict) else [value]
+    return all(isinstance(one, dict) and isinstance(one.get("in_flight", {}), dict) for one in objects)
 
 
 def _times(
@@ -155,6 +194,8 @@ def _times(
     except (ValueError, EnrichError):
         yield "as_of", "as_of is no time"
         return
+    if format_us(as_of_us) != body["as_of"]:
+        yield "as_of", "as_of is not written as a record has it"
     seen_us = time_at(body["context_seq"])
     if as_of_us > recorded_us or (seen_us is not None and as_of_us < seen_us):
         yield "as_of", "as_of lies before what the context has seen, or behind the record"
@@ -174,7 +215,12 @@ def _ids(body: Mapping[str, Any], shaping: Shaping) -> Iterator[tuple[str, str]]
 def _event(body: Mapping[str, Any], shaping: Shaping) -> Iterator[tuple[str, str]]:
     event = body["event"]
     instance, materiality = instance_and_materiality(body["input"], shaping.instance, shaping.materiality)
-    expected = {
+    try:
+        declared = shaping.declaring.read(body["input"])
+    except EnrichError as error:
+        yield "event", error.message
+        return
+    values = {
         "source": SOURCE,
         "event_id": body["decision_id"],
         "decision_id": body["decision_id"],
@@ -184,10 +230,18 @@ def _event(body: Mapping[str, Any], shaping: Shaping) -> Iterator[tuple[str, str
         "instance_id": instance,
         "materiality": materiality,
         **{f"{entity}_id": id_ for entity, id_ in body["entities"].items() if entity != "approvers"},
+        **declared,
     }
-    wrong = [name for name, value in expected.items() if event.get(name) != value]
+    expected = {name: value for name, value in values.items() if value is not None}
+    wrong = sorted(name for name in expected.keys() | event.keys() if event.get(name) != expected.get(name))
     if wrong:
         yield "event", f"the event's {', '.join(wrong)} is not the decision's"
+
+
+def _lease(body: Mapping[str, Any], shaping: Shaping) -> Iterator[tuple[str, str]]:
+    lease = body.get("lease")
+    if type(lease) is not int or lease != shaping.lease_seconds:
+        yield "lease", "the lease is not that of the settings"
 
 
 def _answer(body: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -201,9 +255,9 @@ def _answer(body: Mapping[str, Any], history: Mapping[str, Any]) -> Iterator[tup
         yield "result", "the refusal has not the form of one"
     if bool(body["suspensions"]) != (cause == "suspended"):
         yield "cause", "the cause and the suspensions in force do not agree"
-    if history.get("suspended", bool(body["suspensions"])) is not bool(body["suspensions"]):
+    if history.get("suspended") is not bool(body["suspensions"]):
         yield "suspensions", "the context says something else than the suspensions"
-    if history.get("status") == "unavailable" and cause not in ("history_unavailable", "suspended"):
+    if history.get("status") != "fresh" and cause not in ("history_unavailable", "suspended"):
         yield "cause", "history could not be relied on, and the policy was asked"
     if cause == "history_unavailable" and history.get("status") == "fresh":
         yield "cause", "history is said to be unavailable, and is fresh"

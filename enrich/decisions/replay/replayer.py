@@ -121,6 +121,7 @@ class Replayer:
         history = history_of(body, shaping)
         if history is None or any(r.code == "record_inconsistent" for r in reasons):
             return reasons + policy, checked  # what was asked of the history is not to be told from such a record
+        policy += self.policy.check_selection(body, self.definitions, shaping)
         if chain.erased:
             return [*reasons, *policy, Reason.of("history_erased")], checked
         if self.signals is None:

@@ -6,13 +6,14 @@ which is an independent judge. `complete` is attested: it depends on what was ob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import duckdb
 
-from enrich.context import PAIRS, Key, Rolling
+from enrich.context import PAIRS, Key, Rolling, index_plans
+from enrich.decisions.projection import split_in_flight
 from enrich.decisions.replay.flight import NAME, RollingFlights, SqlFlights, recorded_flights
 from enrich.decisions.replay.reasons import Reason, canonical
 from enrich.decisions.replay.texts import Definitions, Shaping
@@ -25,6 +26,8 @@ from enrich.windows import CursorSource
 __all__ = ["Events", "RollingSignals", "SqlSignals"]
 
 _SHOWN: Final = 5
+#: what a selection names: (entity, window's key or "", name)
+Selected = frozenset[tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class _Asked:
     approvers: list[str]
     as_of_us: int
     seq: int
-    select: list[str] | None
+    select: tuple[str, ...] | None
     frozen: Mapping[str, Any]
 
     @classmethod
@@ -68,7 +71,7 @@ class _Asked:
             list(entities.get("approvers") or ()),
             parse_rfc3339_us(body["as_of"]),
             body["context_seq"],
-            [str(path) for path in select] if isinstance(select, list) else None,
+            None if select is None else tuple(select),
             {e: o for e, o in history.items() if (e in ENTITY_KEYS or e == "approvers") and isinstance(o, dict)},
         )
 
@@ -93,29 +96,31 @@ class _Signals:
         asked = _Asked.of(body, history)
         if asked.seq > self._events.applied_seq:
             return [Reason.of("history_behind", applied=self._events.applied_seq, needed=asked.seq)]
-        reasons = self._compare(found.value, asked, shaping)
+        flying, signals = split_in_flight(index_plans(found.value), asked.select)
+        if signals is not None:  # an entity of which only that is selected stands there with its id
+            signals = (*signals, *(f"{entity}.known" for entity in flying))
+        try:
+            selected = found.value.selected(signals)
+        except BadRequestError as error:
+            return [Reason.of("record_inconsistent", error.message, field="selection")]
+        reasons = self._compare(found.value, replace(asked, select=signals), selected, shaping)
         flights = recorded_flights(asked.frozen)
-        if flights:
-            reasons += self._flights.check(flights, asked.keys, asked.as_of_us, asked.seq, body.get("lease"))
+        if flights or flying:
+            lease_us = body["lease"] * 1_000_000
+            reasons += self._flights.check(flights, flying, asked.keys, asked.as_of_us, asked.seq, lease_us)
         return reasons
 
-    def _compare(self, catalog: Catalog, asked: _Asked, shaping: Shaping) -> list[Reason]:
+    def _compare(self, catalog: Catalog, asked: _Asked, selected: Selected, shaping: Shaping) -> list[Reason]:
         raise NotImplementedError
 
-    def _judged(
-        self, catalog: Catalog, asked: _Asked, computed: Mapping[str, Any], *, partial: bool
-    ) -> list[Reason]:
-        """The comparison, leaving out what was let go of.
-
-        Args:
-            partial: the selection is not one of signals alone: what was not recorded is not missed.
-        """
+    def _judged(self, catalog: Catalog, asked: _Asked, computed: Mapping[str, Any]) -> list[Reason]:
+        """The comparison, leaving out what was let go of."""
         cut = _Cut(catalog, asked.as_of_us, self._events.pruned_before_us)
         frozen, fresh = (cut.of(_without_flight(objects)) for objects in (asked.frozen, computed))
         reasons = [Reason.of("history_pruned", windows=sorted(cut.dropped))] if cut.dropped else []
         if canonical(frozen) == canonical(fresh):
             return reasons
-        differences = [d for d in _differences(frozen, fresh, "", cut) if not (partial and d[1] is _ABSENT)]
+        differences = list(_differences(frozen, fresh, "", cut))
         if differences:
             shown = [f"{path}: {_text(was)} recorded, {_text(now)} computed" for path, was, now in differences]
             reasons.append(Reason.of("signals_differ", "; ".join(shown[:_SHOWN]), differences=len(shown)))
@@ -129,7 +134,7 @@ class RollingSignals(_Signals):
         super().__init__(events, definitions, RollingFlights(events.source, events.pruned_before_us))
         self._rolling: dict[tuple[str, int], Rolling] = {}
 
-    def _compare(self, catalog: Catalog, asked: _Asked, shaping: Shaping) -> list[Reason]:
+    def _compare(self, catalog: Catalog, asked: _Asked, selected: Selected, shaping: Shaping) -> list[Reason]:
         key = (catalog.version, shaping.retention_us)
         rolling = self._rolling.get(key)
         if rolling is None or rolling.seq > asked.seq:
@@ -141,15 +146,8 @@ class RollingSignals(_Signals):
                 at_seq=asked.seq,
             )
         rolling.advance(asked.seq)
-        try:
-            computed, partial = self._entities(rolling, asked, asked.select), False
-        except BadRequestError:  # the selection names more than signals
-            computed, partial = self._entities(rolling, asked, None), True
-        return self._judged(catalog, asked, computed, partial=partial)
-
-    @staticmethod
-    def _entities(rolling: Rolling, asked: _Asked, select: Sequence[str] | None) -> dict[str, Any]:
-        return rolling.entities(asked.keys, asked.approvers, asked.as_of_us, None, select)
+        computed = rolling.entities(asked.keys, asked.approvers, asked.as_of_us, None, asked.select)
+        return self._judged(catalog, asked, computed)
 
 
 class SqlSignals(_Signals):
@@ -158,20 +156,28 @@ class SqlSignals(_Signals):
     def __init__(self, events: Events, definitions: Definitions) -> None:
         super().__init__(events, definitions, SqlFlights(events.source, events.pruned_before_us))
 
-    def _compare(self, catalog: Catalog, asked: _Asked, shaping: Shaping) -> list[Reason]:
+    def _compare(self, catalog: Catalog, asked: _Asked, selected: Selected, shaping: Shaping) -> list[Reason]:
         with self._events.source.cursor() as cursor:
-            answers = _SqlAnswers(cursor, catalog, self._events.at(asked.seq), asked, shaping.retention_us)
-            computed = answers.objects()
-        return self._judged(catalog, asked, computed, partial=asked.select is not None) + answers.notes()
+            relation = self._events.at(asked.seq)
+            answers = _SqlAnswers(cursor, catalog, relation, asked, selected, shaping.retention_us)
+            computed = _selected_of(answers.objects(), selected)
+        return self._judged(catalog, asked, computed) + answers.notes()
 
 
 class _SqlAnswers:
     """A context's objects from SQL; where DuckDB is no judge of a value, the one recorded stands."""
 
     def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, catalog: Catalog, relation: str, asked: _Asked, retention_us: int
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        catalog: Catalog,
+        relation: str,
+        asked: _Asked,
+        selected: Selected,
+        retention_us: int,
     ) -> None:
         self._cursor, self._catalog, self._relation, self._asked = cursor, catalog, relation, asked
+        self._selected = selected
         self._retention_us = retention_us
         self._entities = {s.entity for s in catalog.sets}
         self._unjudged: set[str] = set()
@@ -237,6 +243,8 @@ class _SqlAnswers:
         was = frozen if window is None else frozen.get(window.key)
         for signal in answers.set.signals:
             name, value = signal.name, answers.values[signal.name][row]
+            if (answers.set.entity, "" if window is None else window.key, name) not in self._selected:
+                continue
             recorded = was.get(name) if isinstance(was, dict) else None
             parts = list(self._catalog.made_of(signal))
             varies = any(n.op == "variance" for s in parts for n in s.node.walk())
@@ -245,6 +253,31 @@ class _SqlAnswers:
                 value = recorded
             if value is not None:
                 part[name] = value
+
+
+def _selected_of(objects: Mapping[str, Any], selected: Selected) -> dict[str, Any]:
+    """Of the entities' objects what is selected; `id` and `known` stand in all that are there."""
+    kept: dict[str, Any] = {}
+    shown = {entity for entity, _, _ in selected}
+    for name, one in objects.items():
+        if name == "approvers":
+            if "approver" in shown:
+                kept[name] = {who: _part_of(o, "approver", selected) for who, o in one.items()}
+        elif name in shown:
+            kept[name] = _part_of(one, name, selected)
+    return kept
+
+
+def _part_of(one: Mapping[str, Any], entity: str, selected: Selected) -> dict[str, Any]:
+    windows = {window for e, window, _ in selected if e == entity}
+    part: dict[str, Any] = {}
+    for name, value in one.items():
+        if isinstance(value, Mapping):
+            if name in windows:
+                part[name] = {n: v for n, v in value.items() if (entity, name, n) in selected}
+        elif name in ("id", "known") or (entity, "", name) in selected:
+            part[name] = value
+    return part
 
 
 class _Absent:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from enrich.context import InputPaths, canonical_json
+from enrich.decisions.declared import Declaring
 from enrich.decisions.policies import PolicySet, policy_set
 from enrich.decisions.replay.reasons import Reason
 from enrich.errors import EnrichError
@@ -34,6 +35,9 @@ class Shaping:
     retention_us: int
     instance: tuple[str, ...]
     materiality: tuple[str, ...]
+    declaring: Declaring
+    lease_seconds: int
+    project: bool
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Shaping:
@@ -47,6 +51,9 @@ class Shaping:
             int(settings["retention_days"]) * 86_400_000_000,
             tuple(settings["input_instance"].split(".")),
             tuple(settings["input_materiality"].split(".")),
+            Declaring(settings),
+            int(settings["lease_seconds"]),
+            bool(settings["projection"]),
         )
 
 

@@ -5,18 +5,16 @@ From that follows on whom it is decided alone: the entities whose history is in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from enrich.context import PAIRS
-from enrich.decisions import Reads
-from enrich.decisions.reads import InputPath
-from enrich.engine.live import split_in_flight
+from enrich.decisions.reads import InputPath, Reads
 from enrich.in_flight import IN_FLIGHT_ENTITIES
 from enrich.signals import Catalog
 
-__all__ = ["EVERYTHING", "Projection", "projection"]
+__all__ = ["EVERYTHING", "Projection", "covers", "projection", "split_in_flight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ def _least(entries: set[str]) -> tuple[str, ...]:
     return tuple(sorted(e for e in entries if not _within(e, entries)))
 
 
-def _within(entry: str, entries: set[str]) -> bool:
+def _within(entry: str, entries: Collection[str]) -> bool:
     """Whether another entry selects the same and more."""
     *above, last = entry.split(".")
     # `known` and `complete` come with whatever is selected beside or below them
@@ -132,3 +130,26 @@ def _within(entry: str, entries: set[str]) -> bool:
         return any(other.startswith(beside) for other in entries if other != entry)
     wider = (".".join((*above[:n], "*")) for n in range(1, len(above) + 1))
     return any(other in entries for other in wider if other != entry)
+
+
+def covers(selection: Collection[str] | None, wanted: Collection[str] | None) -> bool:
+    """Whether a context with this selection holds all that another one selects; None is everything."""
+    if selection is None or wanted is None:
+        return selection is None
+    return all(entry in selection or _within(entry, selection) for entry in wanted)
+
+
+def split_in_flight(
+    entities: Collection[str], key: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """The entities of which a selection names what is in flight, and what it names of signals.
+
+    Args:
+        entities: those that contexts show.
+    """
+    mine = [entity for entity in IN_FLIGHT_ENTITIES if entity in entities]
+    if key is None:
+        return tuple(mine), None
+    flying = tuple(e for e in mine if not {e, f"{e}.*", f"{e}.in_flight", f"{e}.in_flight.*"}.isdisjoint(key))
+    named = {f"{entity}.in_flight{rest}" for entity in flying for rest in ("", ".*")}
+    return flying, tuple(entry for entry in key if entry not in named)
