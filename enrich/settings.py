@@ -283,7 +283,10 @@ class Settings(BaseSettings):
     read_queue: Integer = Field(default=64, ge=1, description="Reads of DuckDB that wait.")
     evaluation_queue: Integer = Field(default=1024, ge=1, description="Policy evaluations that wait.")
     decision_queue: Integer = Field(
-        default=1024, ge=1, description="Decisions that wait for another one about the same entity."
+        default=256,
+        ge=1,
+        le=4096,
+        description="Decisions that wait for another one about the same entity; each holds a thread meanwhile.",
     )
     backtest_decisions: Integer = Field(
         default=10_000, ge=1, description="Decisions that one call of `/v1/backtest` tests at most."

@@ -18,7 +18,7 @@ from enrich.settings import Settings
 
 __all__ = ["Runtime"]
 
-#: so that a busy entity's decisions seldom keep those of others from a thread
+#: evaluations that run at once, besides the decisions that wait for others about the same entity
 _EVALUATION_THREADS: Final = 32
 
 
@@ -36,9 +36,13 @@ class Runtime:
         self.ingest = BoundedPool("ingest", threads=2, waiting=settings.ingest_queue, deadline_seconds=deadline)
         #: DuckDB and other reads that take milliseconds
         self.reads = BoundedPool("read", threads=2, waiting=settings.read_queue, deadline_seconds=deadline)
-        #: policy evaluation; a decision that waits for others about the same entity holds its thread meanwhile
+        #: policy evaluation. A decision that waits for others about the same entity holds its thread meanwhile.
+        #: INVARIANT: as many as may wait leave threads to those who don't: they never wait for a busy entity
         self.evaluations = BoundedPool(
-            "evaluation", threads=_EVALUATION_THREADS, waiting=settings.evaluation_queue, deadline_seconds=deadline
+            "evaluation",
+            threads=_EVALUATION_THREADS + settings.decision_queue,
+            waiting=settings.evaluation_queue,
+            deadline_seconds=deadline,
         )
         #: break-glass: nothing else may stand before it
         self.suspensions = BoundedPool("suspension", threads=1, waiting=64, deadline_seconds=deadline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
@@ -192,6 +193,47 @@ def test_limits_hold_among_64_clients(limited: Path, agents: int) -> None:
         for client in clients:
             client.close()
         assert decisions == {"ALLOW": LIMIT, "DENY": 64 - LIMIT}
+
+
+#: about one agent it does not come to an end
+ENDLESS = """\
+package shop
+
+decision := "ALLOW" if {
+    input.identity.actor_id == "busy"
+    some x in numbers.range(1, 3000)
+    some y in numbers.range(1, 3000)
+    x * y < 0
+}
+
+decision := "ALLOW" if {
+    input.identity.actor_id != "busy"
+    input.history.agent.last_1h.allowed < 10
+}
+"""
+
+
+def test_nobody_waits_for_an_agent_that_many_ask_about(tmp_path: Path) -> None:
+    """More of them than there are evaluations at once wait for the one that is decided on."""
+    open_gated(tmp_path, ENDLESS).close()
+    with (
+        serving(tmp_path, environment={"ENRICH_DEADLINE_MS": "60000"}) as running,
+        httpx.Client(base_url=running.url, timeout=90, limits=httpx.Limits(max_connections=40)) as client,
+        ThreadPoolExecutor(40) as pool,
+    ):
+
+        def ask(_: int) -> None:
+            with contextlib.suppress(httpx.HTTPError):
+                client.post("/v1/data/shop/decision", json=shop("busy", "t"))
+
+        waiting = [pool.submit(ask, i) for i in range(40)]
+        while running.metric("enrich_evaluation_queue_depth") < 40:
+            assert not any(one.done() for one in waiting)
+        answer = running.http.post("/v1/data/shop/decision", json=shop("other", "u"), timeout=90)
+        ended = sum(one.done() for one in waiting)
+        running.process.kill()
+    assert (answer.status_code, answer.json()["result"]) == (200, "ALLOW")
+    assert ended < 40 - 32
 
 
 @pytest.mark.parametrize("failpoint", ["journal.write:9", "engine.applied:9", "journal.after_fsync:7"])
