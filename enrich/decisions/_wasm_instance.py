@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -72,11 +73,15 @@ class Clock:
         self._inside = 0
         self._runs = False
         self._stopped = threading.Event()
+        #: since when it runs, and the epochs that it has told since
+        self._began, self._told = 0.0, 0
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
             start, self._runs = not self._runs, True
+            if start:
+                self._began, self._told = time.monotonic(), 0
         if start:
             threading.Thread(target=self._tick, name="enrich-wasm-clock", daemon=True).start()
 
@@ -84,13 +89,25 @@ class Clock:
         with self._lock:
             self._inside -= 1
 
+    def ticks(self, seconds: float) -> int:
+        """How many epochs come within that time, one at least, with those that are late; for somebody inside."""
+        with self._lock:
+            return max(1, int((time.monotonic() + seconds - self._began) / self.tick_seconds) - self._told)
+
     def _tick(self) -> None:
-        """Until nobody has been inside for a second."""
+        """Until nobody has been inside for a second.
+
+        INVARIANT: epochs are told by the time that went by, not one per turn: a busy machine lets this thread wait
+        longer than it asks for, each time.
+        """
         idle = 0
         while True:
             self._stopped.wait(self.tick_seconds)
-            self._engine.increment_epoch()
             with self._lock:
+                due = int((time.monotonic() - self._began) / self.tick_seconds)
+                for _ in range(due - self._told):
+                    self._engine.increment_epoch()
+                self._told = max(due, self._told)
                 idle = 0 if self._inside else idle + 1
                 if idle * self.tick_seconds > 1.0:
                     self._runs = False

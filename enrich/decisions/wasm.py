@@ -7,7 +7,6 @@ documents and are used again; one that broke, or took too long, is thrown away.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -291,9 +290,8 @@ class _Pool:
                 instance = Instance(self._image)
             left = limit - (time.monotonic() - began)
             with self._clock:
-                ticks = max(1, math.ceil(left / self._clock.tick_seconds))
                 try:
-                    answer = instance.evaluate(self.entrypoints[name], given, ticks)
+                    answer = instance.evaluate(self.entrypoints[name], given, self._clock.ticks(left))
                 except BaseException:
                     instance.close()
                     raise

@@ -7,11 +7,13 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import wasmtime
 
 from enrich.decisions import Defined, Failed, Outcome, Undefined, WasmEvaluator, policy_set
+from enrich.decisions._wasm_instance import Clock
 from enrich.decisions.wasm import WasmPolicies
 from enrich.errors import PolicyError
 from tests.decisions.opa_server import opa_binary
@@ -207,6 +209,25 @@ def test_an_evaluation_past_its_limit_fails_in_time_and_the_next_one_is_answered
     # hours of work: any bound shows that it was stopped
     assert time.monotonic() - began < 60
     assert ask(rules, "pairs", {"l": [1]}) == Defined(0)
+
+
+def test_time_goes_by_for_policies_however_seldom_the_clock_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+
+    class Engine:
+        def increment_epoch(self) -> None:
+            told.append(time.monotonic())
+
+    tick = 0.01
+    clock = Clock(cast("wasmtime.Engine", Engine()), tick)
+    rest = threading.Event().wait
+    monkeypatch.setattr(clock._stopped, "wait", lambda seconds: rest(10 * seconds))
+    with clock:
+        began = time.monotonic()
+        while not told or told[-1] - began < 0.3:
+            rest(tick)
+            assert clock.ticks(1.0) >= 99  # those that are late are still to come
+    assert len(told) >= 0.5 * (told[-1] - began) / tick
 
 
 def test_memory_is_bounded(rules: WasmPolicies) -> None:
