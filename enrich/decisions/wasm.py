@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, ClassVar, Final
@@ -305,8 +306,9 @@ class _Pool:
 
     def close(self) -> None:
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        with suppress(IndexError):  # which an evaluation that takes the last one meanwhile may bring about
+            while True:
+                self._idle.pop().close()
 
 
 class _Nothing:

@@ -230,6 +230,18 @@ def test_time_goes_by_for_policies_however_seldom_the_clock_gets_its_turn(monkey
     assert len(told) >= 0.5 * (told[-1] - began) / tick
 
 
+def test_policies_are_closed_while_the_last_instance_is_taken(rules: WasmPolicies) -> None:
+    class Outrun(list[Any]):
+        def __bool__(self) -> bool:
+            return True  # it was so a moment ago
+
+    pool = WasmEvaluator().prepare(rules.policies)._pool
+    assert pool is not None
+    pool._idle = Outrun(pool._idle)
+    pool.close()
+    assert len(pool._idle) == 0
+
+
 def test_memory_is_bounded(rules: WasmPolicies) -> None:
     assert isinstance(ask(rules, "grown", {}, limit_seconds=60), Failed)
     assert isinstance(ask(rules, "echo", "x" * (65 << 20)), Failed)
