@@ -16,7 +16,7 @@ from typing import Any, Final
 import wasmtime
 from wasmtime import _ffi as ffi
 
-from enrich.decisions._builtins import UNDEFINED, BuiltinError, NoAnswerError
+from enrich.decisions._builtins import UNDEFINED, Asked, BuiltinError, NoAnswerError, PerEvaluation
 from enrich.decisions._terms import TermError, parse_term, term_text
 
 __all__ = ["NATIVE", "Clock", "Image", "Instance", "WasmError"]
@@ -133,7 +133,7 @@ class Image:
     engine: wasmtime.Engine
     module: wasmtime.Module
     data: bytes
-    builtins: Mapping[str, Callable[..., Any]]
+    builtins: Mapping[str, Callable[..., Any] | PerEvaluation]
     memory_bytes: int
     replaced: Mapping[int, str]
     explain: Callable[[int, list[Any]], tuple[str, str] | None]
@@ -150,6 +150,7 @@ class Instance:
     def __init__(self, image: Image) -> None:
         self._image = image
         self._failure: tuple[str, str] | None = None
+        self._asked: Asked | None = None
         self._store = wasmtime.Store(image.engine)
         self._store.set_limits(memory_size=image.memory_bytes)
         self._context = self._store._context()
@@ -201,6 +202,7 @@ class Instance:
             WasmError: it broke; `eval_cancel_error` when it took too long.
         """
         self._failure = None
+        self._asked = None
         heap, length = self._heap, 0
         if given is not None:
             length = len(given)
@@ -273,7 +275,12 @@ class Instance:
             if function is None:
                 self._failure = ("eval_error", f"there is no built-in `{name}`")
                 return 0
-            answer = function(*arguments)
+            if isinstance(function, PerEvaluation):
+                # made by the first who needs it: most policies ask for neither time nor chance
+                self._asked = self._asked or Asked()
+                answer = function.function(self._asked, *arguments)
+            else:
+                answer = function(*arguments)
             if answer is UNDEFINED:
                 return 0
             return self._put(term_text(answer).encode("utf-8"))

@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from enrich.decisions._builtins._asked import ASKED, Asked, PerEvaluation
 from enrich.decisions._builtins._nets import NETS
 from enrich.decisions._builtins._objects import OBJECTS
 from enrich.decisions._builtins._sprintf import sprintf
 from enrich.decisions._builtins._texts import TEXTS
 from enrich.decisions._builtins._times import TIMES
+from enrich.decisions._builtins._tokens import TOKENS
 from enrich.decisions._builtins._values import UNDEFINED, BuiltinError, NoAnswerError, type_name
 
-__all__ = ["BUILTINS", "UNDEFINED", "BuiltinError", "NoAnswerError", "type_name"]
+__all__ = ["BUILTINS", "UNDEFINED", "Asked", "BuiltinError", "NoAnswerError", "PerEvaluation", "type_name"]
 
 #: by name
-BUILTINS: Final[Mapping[str, Callable[..., Any]]] = {**NETS, **OBJECTS, **TEXTS, **TIMES, "sprintf": sprintf}
+BUILTINS: Final[Mapping[str, Callable[..., Any] | PerEvaluation]] = {
+    **ASKED,
+    **NETS,
+    **OBJECTS,
+    **TEXTS,
+    **TIMES,
+    **TOKENS,
+    "sprintf": sprintf,
+}

@@ -14,7 +14,7 @@ from urllib.parse import quote_plus, unquote_to_bytes
 from enrich.decisions._builtins._values import UNDEFINED, BuiltinError, NoAnswerError, check, integer, type_name, wrong
 from enrich.decisions._terms import RegoObject, plain, term_text
 
-__all__ = ["TEXTS"]
+__all__ = ["TEXTS", "marshal"]
 
 _VERSION: Final = re.compile(
     r"v?(?P<numbers>[^+-]*)(?:-(?P<pre>[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?",
@@ -22,6 +22,7 @@ _VERSION: Final = re.compile(
 )
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]*")
 _AMOUNT: Final = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_GLOB: Final = re.compile(r"[*?\\\[\]{}]")
 _HTML: Final = re.compile("[<>&\u2028\u2029]")
 _UUID: Final = re.compile(
     r"(?:(?:urn:uuid:)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})",
@@ -264,10 +265,34 @@ def _base64url_no_pad(text: Any) -> str:
     return base64.urlsafe_b64encode(check(1, text, "string").encode("utf-8")).rstrip(b"=").decode()
 
 
-def _marshal(value: Any) -> str:
+def marshal(value: Any) -> str:
     """JSON as Go writes it: keys in order, no spaces, and what HTML could mistake escaped."""
     text = term_text(_ordered(plain(value, exact=True)))
     return _HTML.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def _marshal_with(value: Any, options: Any) -> str:
+    """The same, with line breaks where an option asks for them."""
+    check(2, options, "object")
+    told: dict[str, Any] = {}
+    for key, said in options.items() if isinstance(options, dict) else options:
+        if key not in ("prefix", "indent", "pretty") or not isinstance(said, bool if key == "pretty" else str):
+            raise wrong(2, f"has an option that there is not, or of another type: {key}")
+        told[key] = said
+    if not told.get("pretty", bool(told)):
+        return marshal(value)
+    prefix, indent = told.get("prefix", ""), told.get("indent", "\t")
+    return str(prefix + _indented(plain(value, exact=True), f"\n{prefix}", indent))
+
+
+def _indented(value: Any, line: str, indent: str) -> str:
+    if not value or not isinstance(value, dict | list):
+        return marshal(value)
+    inner = line + indent
+    if isinstance(value, list):
+        return f"[{','.join(inner + _indented(v, inner, indent) for v in value)}{line}]"
+    pairs = (f"{inner}{marshal(k)}: {_indented(value[k], inner, indent)}" for k in sorted(value))
+    return f"{{{','.join(pairs)}{line}}}"
 
 
 def _ordered(value: Any) -> Any:
@@ -280,9 +305,8 @@ def _split_n(text: Any, separator: Any, count: Any) -> list[str]:
     check(1, text, "string")
     check(2, separator, "string")
     wanted = integer(3, count)
-    if not separator:
-        raise NoAnswerError("strings.split_n: an empty separator is not supported")
-    parts = text.split(separator)
+    # without a separator every character is a part
+    parts = text.split(separator) if separator else list(text)
     return list(parts[:wanted] if wanted >= 0 else parts[max(0, len(parts) + wanted) :])
 
 
@@ -322,6 +346,10 @@ def _uuid(text: Any) -> Any:
     return told
 
 
+def _quote_meta(pattern: Any) -> str:
+    return _GLOB.sub(r"\\\g<0>", check(1, pattern, "string"))
+
+
 #: by name
 TEXTS: Final[dict[str, Callable[..., Any]]] = {
     "base64url.encode_no_pad": _base64url_no_pad,
@@ -333,10 +361,12 @@ TEXTS: Final[dict[str, Callable[..., Any]]] = {
     "crypto.md5": _hash("md5"),
     "crypto.sha1": _hash("sha1"),
     "crypto.sha256": _hash("sha256"),
+    "glob.quote_meta": _quote_meta,
     "hex.decode": _hex_decode,
     "hex.encode": _hex_encode,
     "indexof_n": _indexof_n,
-    "json.marshal": _marshal,
+    "json.marshal": marshal,
+    "json.marshal_with_options": _marshal_with,
     "semver.compare": _semver_compare,
     "semver.is_valid": _semver_is_valid,
     "strings.any_prefix_match": _any_prefix,
