@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from enrich.decisions._builtins._asked import ASKED, Asked, PerEvaluation
 from enrich.decisions._builtins._aws import AWS
+from enrich.decisions._builtins._graphql import GRAPHQL
 from enrich.decisions._builtins._nets import NETS
 from enrich.decisions._builtins._objects import OBJECTS
 from enrich.decisions._builtins._regexes import REGEXES
@@ -27,6 +28,7 @@ __all__ = ["BUILTINS", "UNDEFINED", "Asked", "BuiltinError", "NoAnswerError", "P
 BUILTINS: Final[Mapping[str, Callable[..., Any] | PerEvaluation]] = {
     **ASKED,
     **AWS,
+    **GRAPHQL,
     **NETS,
     **OBJECTS,
     **REGEXES,
