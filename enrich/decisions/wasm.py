@@ -21,6 +21,7 @@ import wasmtime
 
 from enrich.decisions._builtins import BUILTINS
 from enrich.decisions._documents import INTEGER, Documents
+from enrich.decisions._integer_keys import check_integer_keys
 from enrich.decisions._opa import Place, call_places, find_opa
 from enrich.decisions._plan import rule_paths
 from enrich.decisions._shape import boolean_rules
@@ -95,7 +96,7 @@ class WasmEvaluator:
         Raises:
             PolicyError: `opa_missing`; OPA's own refusals (`rego_parse_error`, `unknown_function`, `wrong_arity`,
                 `unsafe_variable`, `recursion`, `rego_compile_error`) with file and line; `unknown_function` for a
-                built-in that is not there, with file, line and column; `data_conflict`.
+                built-in that is not there, with file, line and column; `refused_reference`; `data_conflict`.
         """
         return self.prepare_module(policies, self.compile(policies))
 
@@ -134,6 +135,7 @@ class WasmEvaluator:
             missing = min(declared.keys() - COMPILED - BUILTINS.keys(), default=None)
             if missing is not None:
                 raise _unknown(missing, policies, call_places(plan))
+        check_integer_keys(plan, policies)
         rules = rule_paths(plan)
         if not rules:
             return CompiledPolicies(b"", frozenset())

@@ -35,6 +35,9 @@ def _compiled(pattern: str) -> Any:
 
 def _matches(pattern: Any, text: str, limit: int = -1) -> Iterator[Any]:
     """Every match from left to right; none that is empty where another has just ended."""
+    if "\\B" in pattern.pattern and not text.isascii():
+        # RE2 finds it within a character, too
+        raise NoAnswerError("regex: `\\B` in a text beyond ASCII is not supported")
     at = found = 0
     before = -1
     while at <= len(text) and found != limit:

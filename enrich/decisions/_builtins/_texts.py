@@ -134,9 +134,17 @@ def _bytes(value: Any) -> int:
     nearest = round(exact)
     if exact != nearest and abs(exact - nearest) < abs(exact) * Fraction(1, 1 << 60):
         raise NoAnswerError("units.parse_bytes: an amount so near to a whole number is not supported")
-    if abs(exact) >= 1 << 63 and exact % (1 << 20):
+    if not _fits_64(exact) or not _fits_64(_number(number)):
         raise NoAnswerError("units.parse_bytes: so large an amount is not supported")
     return int(exact)
+
+
+def _fits_64(number: Fraction) -> bool:
+    """Whether what is lost with 64 binary digits does not matter: it is small, or has no more of them."""
+    if abs(number) < 1 << 63:
+        return True
+    whole = int(number)
+    return number == whole and (whole // (whole & -whole)).bit_length() <= 64
 
 
 def _version(position: int, text: Any) -> tuple[tuple[int, ...], list[str]]:
@@ -324,10 +332,12 @@ def _indexof_n(text: Any, part: Any) -> list[int]:
 
 def _uuid(text: Any) -> Any:
     check(1, text, "string")
-    found = _UUID.fullmatch(text)
-    if found is None:
-        if len(text) == 38:
-            raise NoAnswerError("uuid.parse: braces are not supported")
+    if len(text.encode()) == 38:
+        # braces, or whatever stands in their place
+        text = text.encode()[1:-1].decode("utf-8", "replace")
+        if len(text) != 36:
+            return UNDEFINED
+    if _UUID.fullmatch(text) is None:
         return UNDEFINED
     data = bytes.fromhex(re.sub(r"urn:uuid:|-", "", text, flags=re.IGNORECASE))
     version, variant = data[6] >> 4, data[8] >> 5
