@@ -163,7 +163,7 @@ def test_without_any_rule_everything_is_undefined() -> None:
     [
         ("deny if nosuch(input.x)", "unknown_function", 5, None, "nosuch"),
         ('deny if {\n\ty := http.send({"method": "get"})\n\ty\n}', "unknown_function", 6, 7, "http.send"),
-        ("deny if rand.intn(input.x, 3) == 1", "unknown_function", 5, 9, "rand.intn"),
+        ("deny if yaml.is_valid(input.x)", "unknown_function", 5, 9, "yaml.is_valid"),
         ("f(a) := a\nx := f(1, 2)", "wrong_arity", 6, None, "data.p.f"),
         ("deny if input.risk == hihg", "unsafe_variable", 5, None, "hihg"),
         ("x := 1 if y\ny := 1 if x", "recursion", 5, None, "data.p.x"),

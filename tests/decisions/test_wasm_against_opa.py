@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from enrich.decisions import Defined, WasmEvaluator, load_policies
-from enrich.decisions._builtins import BUILTINS, BuiltinError, NoAnswerError
+from enrich.decisions._builtins import BuiltinError, NoAnswerError
+from enrich.decisions._builtins._sprintf import sprintf
 from enrich.decisions.wasm import WasmPolicies
 from tests.conformance.judge import equal
 from tests.decisions.opa_server import ask, opa_binary, serve_opa
@@ -140,7 +141,7 @@ def test_sprintf_writes_what_opa_writes_or_nothing(port: int) -> None:
     answered = set()
     for number, (form, arguments) in enumerate(calls):
         try:
-            got = BUILTINS["sprintf"](form, arguments)
+            got = sprintf(form, arguments)
         except (BuiltinError, NoAnswerError):
             continue
         assert got == expected[str(number)], (form, arguments)
