@@ -105,7 +105,7 @@ class Executable:
             raise _refusal(checked.stdout + checked.stderr, policies.modules)
         rules = self._rules(policies, directory)
         if not rules:
-            return {"funcs": {"funcs": []}, "static": {}}
+            return {"funcs": {"funcs": []}, "plans": {"plans": []}, "static": {}}
         package = "enrich_" + policies.version.removeprefix("sha256:")[:16]
         read = (f"all contains data{''.join(f'[{json.dumps(name)}]' for name in path)}\n" for path in sorted(rules))
         (directory / "entry.rego").write_text("\n".join((f"package {package}\n", *read)))
