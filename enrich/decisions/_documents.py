@@ -15,6 +15,9 @@ __all__ = ["INTEGER", "Documents"]
 #: a path segment that is read as an integer; a longer one is a string
 INTEGER: Final = re.compile(r"[-+]?[0-9]{1,18}")
 
+#: the head of a function that is `a.b(...)`; those of one part are never shown
+_FUNCTION: Final = re.compile(r"^(?:default[ \t]+)?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)\(", re.MULTILINE)
+
 
 class Documents:
     """The documents of one set of policies, by path.
@@ -34,6 +37,8 @@ class Documents:
         #: paths that are no rule but have rules, or at least a package, below them
         self.branches = frozenset(packages | {rule[:n] for rule in rules for n in range(1, len(rule))}) - rules
         self._check_data()
+        #: where OPA shows empty objects for functions whose names have several parts, and nothing else is known
+        self.hidden = self._hidden(policies) if policies.modules else frozenset()
 
     def entry(self, path: DataPath) -> DataPath | None:
         """The longest prefix of `path` that is a rule or has rules below it."""
@@ -60,6 +65,14 @@ class Documents:
             else:
                 return Undefined(has_rules=False)
         return Defined(value)
+
+    def _hidden(self, policies: PolicySet) -> frozenset[DataPath]:
+        found: set[DataPath] = set()
+        for name, package in policies.packages.items():
+            for head in _FUNCTION.finditer(policies.modules[name]):
+                path = (*package, *head[1].split("."))
+                found |= {path[:n] for n in range(len(path))}
+        return frozenset(found - {rule[:n] for rule in self.rules for n in range(len(rule) + 1)})
 
     def _check_data(self) -> None:
         """A base document may stand beside rules, never at, above or below one."""

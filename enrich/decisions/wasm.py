@@ -189,6 +189,8 @@ class WasmPolicies:
         documents = self._documents
         # a rule, as almost always: no need to look where else the path may lead
         entry = path if path in self.rules else documents.entry(path)
+        if path in documents.hidden:
+            return _failed("eval_error", "what OPA shows of functions whose names have several parts is not supported")
         if entry is None and path:
             return documents.base(path)
         if entry is not None and len(entry) < len(path) and entry in documents.branches:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from enrich.decisions import Defined, Undefined, WasmEvaluator, policy_set
+from enrich.decisions import Defined, Failed, Undefined, WasmEvaluator, policy_set
 from enrich.decisions._builtins import BUILTINS, Asked, BuiltinError, NoAnswerError, PerEvaluation
 from enrich.decisions._terms import parse_term, plain, term_text
 from enrich.errors import PolicyError
@@ -308,3 +308,25 @@ def test_an_integer_that_opa_would_find_as_a_text_is_refused() -> None:
         prepared = evaluator(policy_set({"p.rego": text}, {"limits": limits}))
         assert prepared.evaluate(("p", "limit"), None) == wanted
         prepared.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "known"),
+    [
+        (
+            "package p\n\np.q.f(x) := x\n\none := 1\n",
+            ["p/p", "p/p/q"],
+            {"p": {"one": 1, "p": {"q": {}}}, "p/p/q/f": None},
+        ),
+        ("package p\n\ndefault p.q.f(x) := 1\n", ["p", "p/p"], {"p/p/q/f": None, "x": None}),
+        ("package p\n\nf(x) := x\n", [], {"p": {}}),
+    ],
+)
+def test_a_document_of_which_opa_shows_more_is_no_value(text: str, unknown: list[str], known: dict[str, Any]) -> None:
+    prepared = WasmEvaluator(opa_path=opa_binary(), limit_seconds=60).prepare(policy_set({"p.rego": text}, {}))
+    for path in unknown:
+        assert isinstance(prepared.evaluate(tuple(path.split("/")), None), Failed), path
+    for path, value in known.items():
+        outcome = prepared.evaluate(tuple(path.split("/")), None)
+        assert (outcome.value if isinstance(outcome, Defined) else None) == value, path
+    prepared.close()
