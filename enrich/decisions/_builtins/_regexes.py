@@ -21,7 +21,7 @@ _NAME: Final = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))")
 
 @lru_cache(256)
 def _compiled(pattern: str) -> Any:
-    if _APART.search(pattern) or len(pattern) > _LONGEST:
+    if len(pattern) > _LONGEST or _APART.search(pattern):
         raise NoAnswerError("regex: a pattern with `\\p`, `\\C`, or so long, is not supported")
     options = re2.Options()
     options.log_errors = False
@@ -38,19 +38,16 @@ def _matches(pattern: Any, text: str, limit: int = -1) -> Iterator[Any]:
     if "\\B" in pattern.pattern and not text.isascii():
         # RE2 finds it within a character, too
         raise NoAnswerError("regex: `\\B` in a text beyond ASCII is not supported")
-    at = found = 0
-    before = -1
-    while at <= len(text) and found != limit:
-        match = pattern.search(text, at)
-        if match is None:
+    found, before = 0, -1
+    # one pass over the text, however many there are
+    for match in pattern.finditer(text):
+        if found == limit:
             return
         start, end = match.span()
-        accepted = end != at or start != before
-        at = at + 1 if end == at else end
-        before = end
-        if accepted:
+        if start != end or start != before:
             found += 1
             yield match
+        before = end
 
 
 def _texts(*values: Any) -> None:
