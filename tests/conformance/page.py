@@ -22,6 +22,14 @@ as it has to, under another code. *Refused*: the policy does not load, and the m
 loads, and the evaluation fails where OPA answers, at the gate a refusal. *Wrong*: it loads and answers otherwise.
 """
 
+#: what the numbers don't tell
+_NOTES: Final[Mapping[str, str]] = {
+    "embedded": """Nearly all that it does not parse (`rego_parse_error`) is of one kind: `and`, `or` and `not {...}` in
+bodies, which OPA 1.22 takes with `import rego.v2`, or `import future.keywords.and` and its like. The interpreter does
+not know them.
+""",
+}
+
 
 def page(told: Mapping[str, Any]) -> str:
     """The text of the page."""
@@ -44,6 +52,8 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
         if not cases:
             continue
         yield f"\n## `{name}`\n"
+        if name in _NOTES:
+            yield _NOTES[name]
         yield "What it refuses, and how many cases need it:\n"
         yield "| refused | cases |"
         yield "|---|---|"

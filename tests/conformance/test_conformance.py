@@ -13,7 +13,7 @@ from tests.conformance.cases import Case, cases_directory, load_cases
 from tests.conformance.page import page
 
 #: one case in so many; a refusal takes a start of the evaluator each, an `opa eval` a process
-STEP = {"opa": 101, "wasm": 37, "embedded": 101}
+STEP = {"opa": 151, "wasm": 71, "embedded": 151}
 REFUSED_STEP = 73
 
 
