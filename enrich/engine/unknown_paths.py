@@ -48,6 +48,8 @@ def check_history_paths(prepared: Prepared, catalog: Catalog, at: Sequence[str])
 
 def _missing(path: InputPath, schema: Mapping[str, Any], at: tuple[str, ...]) -> tuple[tuple[str, ...], str] | None:
     """The path up to the first key that can't be there, and a key that is like it; None when it can be there."""
+    if path[:1] == ("history",) and at[:1] != ("history",):
+        return ("history",), ".".join(("input", *at))  # history is elsewhere, and a caller may not bring any
     if len(path) <= len(at) or any(key != place for key, place in zip(path, at, strict=False)):
         return None
     for n in range(len(at) + 1, len(path) + 1):

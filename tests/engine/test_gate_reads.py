@@ -181,6 +181,24 @@ def test_a_path_that_no_catalog_has_does_not_load(tmp_path: Path, read: str, pat
         assert error.detail["hint"] == f"did you mean `{near}`?"
 
 
+@pytest.mark.parametrize(
+    "read", ["input.history.agent.last_1h.allowed", "history.status", 'object.get(input, "history", 3)']
+)
+def test_where_history_is_not_nothing_is_read(tmp_path: Path, read: str) -> None:
+    """Callers may not send `input.history` either: `not` in front of it would always let in."""
+    policy = f"package shop\n\nimport input.history\n\nallow if not {read} == 3\n"
+    error = refused(tmp_path, policy, input_history="context.past")
+    assert (error.error_code, error.detail["path"]) == ("unknown_history_path", ["history"])
+    assert error.detail["hint"] == "did you mean `input.context.past`?"
+    there = policy.replace("input.history", "input.context.past").replace('input, "history"', 'input.context, "past"')
+    with open_gated(
+        tmp_path,
+        there.replace("import input.context.past", "import input.context.past as history"),
+        input_history="context.past",
+    ):
+        pass
+
+
 def test_where_the_name_was_given_is_where_it_is_wrong(tmp_path: Path) -> None:
     text = AGENT + (
         "\nof(entity, window, name) := input.history[entity][window][name]\n"
