@@ -26,7 +26,8 @@ class Redaction:
     """Takes values out of inputs.
 
     Args:
-        paths: where they stand, as keys from the top; arrays on the way are gone through, element by element.
+        paths: where they stand, as keys from the top; arrays on the way are gone through, element by element, and an
+            index that a path has there means them all.
         key: the journal's secret.
     """
 
@@ -63,6 +64,10 @@ class Redaction:
             return {_MARK: self.hash_of(at, salt)}, True
         if isinstance(at, list):
             done = [self._replace(one, path, salt) for one in at]
+            if path[0].isdecimal():
+                # INVARIANT: a value that a path may mean is taken out: what is kept can't be taken back
+                below = [self._replace(one, path[1:], salt) for one, _ in done]
+                done = [(one, late or early) for (one, late), (_, early) in zip(below, done, strict=True)]
             return [one for one, _ in done], any(changed for _, changed in done)
         if isinstance(at, Mapping) and path[0] in at:
             inner, changed = self._replace(at[path[0]], path[1:], salt)

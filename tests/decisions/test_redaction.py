@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,3 +75,25 @@ def test_nothing_there_is_nothing_said() -> None:
     document = {"customer": "just a text", "list": [1]}
     assert Redaction([("customer", "email"), ("list", "a")], KEY).redact(document) == (document, None)
     assert not Redaction([], KEY)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{"pin": SECRET}],
+        [{"pin": 1}, {"pin": SECRET}],
+        {"0": {"pin": SECRET}},
+        [[{"pin": SECRET}]],
+        [{"0": {"pin": SECRET}}],
+    ],
+)
+def test_an_index_means_every_element(items: Any) -> None:
+    done, said = Redaction([("items", "0", "pin")], KEY).redact({"items": items})
+    assert SECRET not in canonical_json(done).decode()
+    assert said is not None
+    assert said["paths"] == ["items.0.pin"]
+
+
+def test_an_index_at_the_end_leaves_no_element() -> None:
+    done, _ = Redaction([("items", "1")], KEY).redact({"items": [SECRET, {"a": [SECRET]}]})
+    assert [set(one) for one in done["items"]] == [{"redacted"}] * 2
