@@ -10,10 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
-from enrich.decisions.replay import PolicyReplay, evaluators_of
+from enrich.decisions.replay import DefinitionsIndex, PolicyReplay, evaluators_of
+from enrich.errors import NotFoundError
 from enrich.settings import Settings
 
-from .gated import decide, open_gated, request
+from .gated import decide, open_gated, request, write_policy
 from .replayed import Made, codes, make
 from .support import events
 
@@ -141,3 +142,34 @@ def test_history_that_was_taken_out_of_a_record_is_missed(
         body["selection"] = body["selection"] if selection is None else selection
 
     assert expected in forged(made, tmp_path, id_, change)
+
+
+def test_a_decision_that_names_another_one_in_its_input_is_not_taken_for_it(tmp_path: Path) -> None:
+    with open_gated(tmp_path, UNLESS) as engine:
+        id_ = decide(engine, {**request(), "follows": {"decision_id": "a-decision-of-another-time"}}).decision_id
+        engine.caught_up(20)
+        with pytest.raises(NotFoundError):
+            engine.replays.one("a-decision-of-another-time")
+        assert engine.replays.one(id_).verdict == "VALID"
+
+
+def test_definitions_are_found_in_a_segment_that_was_pruned_after_a_part_of_it_was_read(tmp_path: Path) -> None:
+    with open_gated(tmp_path, segment_bytes=32 << 10) as engine:
+        for n in range(8):
+            decide(engine, request(f"agent-{n}"))
+        index = DefinitionsIndex(engine.journal.directory)
+        first = index.refresh()
+        write_policy(tmp_path, UNLESS)
+        engine.reload()
+        id_ = decide(engine, request("new")).decision_id
+        engine.caught_up(20)
+        body = engine.history.decision(id_) or {}
+        assert not first.has(body)
+        while not engine.journal.closed_segments:
+            decide(engine, request("more"))
+        segment = engine.journal.closed_segments[0]
+        ranges = engine.journal.prepare_prune(segment, {"decision"})
+        done = engine.journal.append(engine.journal.prepare("prune", {"seqs": ranges}))
+        engine.journal.wait_durable(done.last_seq)
+        engine.journal.prune_segment(segment)
+        assert index.refresh().has(body)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import orjson
 import polars as pl
 
 from enrich.decisions.replay.policy import PolicyReplay
@@ -142,13 +143,21 @@ def replay_one(
 
 
 def _find(surveyed: Survey, decision_id: str) -> int | None:
-    """The seq of the line that has this id."""
+    """The seq of the line that has this id; an input may name that of another decision, a damaged line may be any."""
     mark = f'"decision_id":"{decision_id}"'.encode("utf-8", "surrogatepass")
+    damaged = None
     for place in surveyed.places:
         header = place.header
-        if header is not None and header.type == "decision" and mark in read_place(surveyed.files, place):
+        if header is None or header.type != "decision" or mark not in (raw := read_place(surveyed.files, place)):
+            continue
+        try:
+            body = orjson.loads(raw[header.body_start : -2])
+        except orjson.JSONDecodeError:
+            damaged = damaged or header.seq
+            continue
+        if isinstance(body, dict) and body.get("decision_id") == decision_id:
             return header.seq
-    return None
+    return damaged
 
 
 def items_of(surveyed: Survey, known: Mapping[int, Known], since_us: int | None) -> list[Item]:

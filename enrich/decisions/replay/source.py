@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ class DefinitionsIndex:
     def __init__(self, files: Path) -> None:
         self.definitions = Definitions()
         self._files = files
-        self._read: dict[int, int] = {}
+        #: segment to its file and the bytes read of it; a pruned one is another, shorter file
+        self._read: dict[int, tuple[int, int]] = {}
 
     def refresh(self) -> Definitions:
         """Take in what was written since."""
@@ -131,10 +133,13 @@ class DefinitionsIndex:
 
     def _new_in(self, number: int) -> Iterator[dict[str, Any]]:
         path = segment_path(self._files, number)
-        done = self._read.get(number, 0)
-        if path.stat().st_size <= done:
-            return
         with open(path, "rb", buffering=1 << 20) as handle:
+            now = os.fstat(handle.fileno())
+            file, done = self._read.get(number, (now.st_ino, 0))
+            if file != now.st_ino:
+                done = 0
+            if now.st_size <= done:
+                return
             handle.seek(done)
             for raw in handle:
                 if not raw.endswith(b"\n"):
@@ -144,7 +149,7 @@ class DefinitionsIndex:
                     body = self._sound(raw, path.name)
                     if body is not None:
                         yield body
-        self._read[number] = done
+        self._read[number] = now.st_ino, done
 
     @staticmethod
     def _sound(raw: bytes, file: str) -> dict[str, Any] | None:
