@@ -66,7 +66,7 @@ def make_backup(
         history: also build DuckDB's file up to that record, so that the first start after a restore is quick.
 
     Raises:
-        BackupError: `target_not_empty`.
+        BackupError: `target_not_empty`; `backup_overtaken`, bodies were let go of since that record.
         JournalBehindError: the directory has another journal, or not that record.
         JournalCorruptError: something up to there does not verify: what is in `target` stays marked as incomplete.
         JournalFailedError: a file can't be read or written; the same.

@@ -91,7 +91,7 @@ def begin_backup(data: Path, target: Path, upto: Anchor, *, disk: Disk, progress
     as incomplete until `finish_backup`.
 
     Raises:
-        BackupError: `target_not_empty`.
+        BackupError: `target_not_empty`; `backup_overtaken`, bodies were let go of since that record.
         JournalBehindError: the directory has another journal, or not that record.
         JournalCorruptError, NewerFormatError: something up to there does not verify.
         OSError
@@ -251,7 +251,9 @@ def _told_as_damage(directory: Path) -> Iterator[None]:
     """Whatever is wrong with the files of a backup is damage to it: there is nothing to be cut in one."""
     try:
         yield
-    except BackupError:
+    except BackupError as error:
+        if error.error_code == "backup_overtaken":  # nobody prunes a backup
+            raise _damaged(directory, error) from error
         raise
     except (EnrichError, FileNotFoundError) as error:
         raise _damaged(directory, error) from error

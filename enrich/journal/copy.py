@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from enrich.errors import JournalBehindError, show
+from enrich.errors import BackupError, JournalBehindError, show
 from enrich.failpoints import failpoint
 from enrich.journal.bodycheck import BodyCheck
 from enrich.journal.disk import Disk
@@ -78,6 +78,7 @@ def copy_journal(
     Raises:
         JournalCorruptError, NewerFormatError: something up to there does not verify.
         JournalBehindError: the source does not have that record.
+        BackupError: `backup_overtaken`, bodies were let go of by a record behind `upto`.
         OSError: a file can't be read or written.
     """
     (target / DIRECTORY).mkdir(mode=0o700)
@@ -104,6 +105,7 @@ class _Copy:
         # the copied sidecars are what is checked
         self._check = BodyCheck(target, identity, every_row=False)
         self._files: list[CopiedFile] = []
+        self._pruned: set[str] = set()
         self._records = self._events = self._done = 0
         paths = (*source.glob("*.ndjson"), *(source / DIRECTORY).glob("*.parquet"))
         self._total = sum(path.stat().st_size for path in paths)
@@ -121,6 +123,8 @@ class _Copy:
                 f"the journal's record at {show(self._upto.seq)} is not the one that was told", seq=self._upto.seq
             )
         for problem in self._check.problems():
+            if problem.file in self._pruned and "missing" in problem.reason:
+                raise _overtaken(problem.file)
             raise corrupt(problem.reason, problem.file, problem.line, problem.seq)
         self._progress(self._total, self._total)
         return JournalCopy(self._upto, last_at, tuple(manifests), tuple(self._files), self._records, self._events)
@@ -131,6 +135,8 @@ class _Copy:
             raise JournalBehindError(
                 f"the journal ends at {show(start.seq)}, before {show(self._upto.seq)}", seq=self._upto.seq
             )
+        said = current_manifest_path(self._source, number)
+        before = read_manifest(said) if said.exists() else None
         digest = self._lines(path, walk)
         manifest = Manifest(
             FORMAT, self._identity.journal_of(walk.end.seq), number, start.seq + 1, walk.end.seq, start.hash,
@@ -141,7 +147,11 @@ class _Copy:
                 f"the journal ends at {show(walk.end.seq)}, before {show(self._upto.seq)}", seq=self._upto.seq
             )
         said = current_manifest_path(self._source, number)
-        told = read_manifest(said) if said.exists() else manifest
+        after = read_manifest(said) if said.exists() else manifest
+        if after.pruned:
+            self._pruned.add(path.name)
+        # it may have been pruned meanwhile: what was copied is the file as it was before, or as it is now
+        told = next((m for m in (before, after) if m is not None and m == replace(manifest, pruned=m.pruned)), after)
         manifest = replace(manifest, pruned=told.pruned)
         if told != manifest and told.last_seq <= self._upto.seq:
             raise corrupt("the segment is not what its manifest says", path.name, seq=walk.end.seq)
@@ -190,3 +200,11 @@ class _Copy:
         self._done += size
         if self._records % 256 == 0:
             self._progress(self._done, max(self._done, self._total))
+
+
+def _overtaken(file: str) -> BackupError:
+    return BackupError(
+        f"bodies in {file} were let go of after the head was told up to which it was to be copied",
+        code="backup_overtaken",
+        hint="take another backup: it will know of that",
+    )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from enrich.errors import JournalCorruptError, JournalFailedError
+from enrich.errors import BackupError, JournalCorruptError, JournalFailedError
+from enrich.events import format_us
 from enrich.failpoints import Failpoint
-from enrich.journal import Journal, plan_cut, verify
+from enrich.journal import Anchor, Disk, Journal, plan_cut, verify
+from enrich.journal import copy as copying
+from enrich.journal.backup import begin_backup
 from tests.journal.samples import batch
 
 BOTH = ("decision", "events")
+DISK = Disk(fsync=False)
 
 
 class CrashError(Exception):
@@ -53,6 +58,11 @@ def prune(journal: Journal, number: int, types: tuple[str, ...] = BOTH) -> list[
         journal.wait_durable(journal.append(journal.prepare("prune", {"seqs": ranges})).last_seq)
         journal.prune_segment(segment)
     return ranges
+
+
+def journal_anchor(journal: Journal) -> Anchor:
+    head = journal.durable
+    return Anchor(journal.journal_id, head.seq, head.hash, format_us(journal.now_us()))
 
 
 def bodies(journal: Journal) -> dict[int, bool]:
@@ -145,3 +155,36 @@ def test_a_body_that_no_record_lets_go_of_is_missed(tmp_path: Path) -> None:
         assert not verify(tmp_path).ok
     with pytest.raises(JournalCorruptError, match="missing"):
         opened(tmp_path)
+
+
+def test_a_backup_that_pruning_overtakes_says_so_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    with opened(tmp_path / "data") as journal:
+        fill(journal)
+        before = journal_anchor(journal)
+        prune(journal, 0)
+        with pytest.raises(BackupError) as error:
+            begin_backup(tmp_path / "data", tmp_path / "b1", before, disk=DISK, progress=lambda done, total: None)
+        assert error.value.error_code == "backup_overtaken"
+        now = journal_anchor(journal)
+        copy = begin_backup(tmp_path / "data", tmp_path / "b2", now, disk=DISK, progress=lambda done, total: None)
+        assert copy.manifests[0].pruned
+
+
+def test_a_segment_that_is_pruned_while_it_is_copied_is_copied_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path / "data") as journal:
+        made = fill(journal)
+        before = journal_anchor(journal)
+        copy_lines = copying._Copy._lines
+        done: list[object] = []
+
+        def meanwhile(self: Any, path: Path, walk: Any) -> str:
+            digest = copy_lines(self, path, walk)
+            if not done:
+                done.append(prune(journal, 0))
+            return digest
+
+        monkeypatch.setattr(copying._Copy, "_lines", meanwhile)
+        copy = begin_backup(tmp_path / "data", tmp_path / "b", before, disk=DISK, progress=lambda done, total: None)
+        assert (copy.records, copy.manifests[0].pruned) == (len(made), [])
