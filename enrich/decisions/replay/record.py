@@ -50,6 +50,7 @@ def shapes_of(body: Any) -> list[Reason]:
     if not isinstance(body, dict):
         return [Reason.of("record_inconsistent", "it is no object")]
     wrong = [name for name, type_ in _FIELDS.items() if not isinstance(body.get(name), type_)]
+    wrong += [] if "result" in body else ["result"]
     if wrong:
         return [Reason.of("record_inconsistent", f"no {', '.join(wrong)}", field=wrong[0])]
     if body["decision"] not in OUTCOMES:
