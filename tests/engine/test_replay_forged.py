@@ -16,7 +16,7 @@ from enrich.settings import Settings
 
 from .gated import decide, open_gated, request, write_policy
 from .replayed import Made, codes, make
-from .support import events
+from .support import HOUR_US, events, now_us
 
 Change = Callable[[dict[str, Any], dict[str, Any]], object]
 
@@ -93,6 +93,16 @@ def test_a_journal_that_was_written_anew_without_a_change_stands(made: Made, tmp
 )
 def test_a_record_that_no_gate_writes(change: Change, made: Made, tmp_path: Path) -> None:
     assert "record_inconsistent" in forged(made, tmp_path, made.ids[2], change)
+
+
+@pytest.mark.parametrize("as_of", ["2020-01-01T00:00:00.000000Z", "long ago", 5])
+def test_a_record_that_says_it_is_older_is_not_overlooked(as_of: object, made: Made, tmp_path: Path) -> None:
+    copy, wanted = made.copy(tmp_path), made.ids[2]
+    copy.forge(lambda kind, body: body.update(as_of=as_of) if body.get("decision_id") == wanted else None)
+    (copy.data / "history.duckdb").unlink()
+    report = copy.all(since_us=now_us() - HOUR_US)
+    assert {r.decision_id: r.verdict for r in report.decisions}[wanted] == "INVALID"
+    assert report.frame().height == len(made.ids)
 
 
 UNLESS = """\

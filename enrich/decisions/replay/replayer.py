@@ -18,6 +18,7 @@ from enrich.decisions.replay.policy import PolicyReplay
 from enrich.decisions.replay.reasons import Reason, Replayed
 from enrich.decisions.replay.record import check_record, history_of, shapes_of
 from enrich.decisions.replay.texts import Definitions, Shaping
+from enrich.errors import EnrichError
 from enrich.events.canonical import parse_rfc3339_us
 from enrich.journal.bodies import body_problem
 from enrich.journal.survey import Place, Survey
@@ -99,7 +100,7 @@ class Replayer:
             more, looked_at = self._record(body, seq, header.at, chain)
             reasons += more
             checked += looked_at
-        shown = body if isinstance(body, dict) else {}
+        shown = _texts(body)
         known = None if copy is None else copy[0]
         return Replayed(
             shown.get("decision_id", known), seq, shown.get("as_of"), shown.get("path"), shown.get("decision"),
@@ -135,6 +136,16 @@ class Replayer:
         seqs, times = self.times
         at = bisect_right(seqs, seq)
         return times[at - 1] if at else None
+
+
+def _texts(body: Any) -> dict[str, str]:
+    """What a record says of itself, where it is of the kind that it is to be: a forged one may say anything."""
+    found = {name: value for name, value in body.items() if isinstance(value, str)} if isinstance(body, dict) else {}
+    try:
+        parse_rfc3339_us(found.get("as_of", ""))
+    except (ValueError, EnrichError):
+        found.pop("as_of", None)
+    return found
 
 
 def times_of(survey: Survey) -> tuple[list[int], list[int]]:

@@ -200,7 +200,8 @@ def replay_all(
     done, more = run_beside(source, work, items, progress, processes, policy)
     problems += [p for p in more if p not in problems]
     since = None if since_us is None else format_us(since_us)
-    kept = [r for r in done if since is None or r.as_of is None or r.as_of >= since]
+    # what was recorded since then says of itself that it is older: a forger would have it overlooked
+    kept = [r for r in done if since is None or r.as_of is None or r.as_of >= since or r.verdict == "INVALID"]
     return ReplayReport(sorted([*kept, *lost], key=lambda r: r.seq), tuple(problems))
 
 
