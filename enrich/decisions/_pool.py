@@ -54,7 +54,7 @@ class Worker:
         """One request and its reply.
 
         Raises:
-            WorkerDiedError, WorkerTimeoutError: the worker is of no more use; `end` was called.
+            WorkerDiedError, WorkerTimeoutError: the worker is of no more use; its end has come, or is under way.
         """
         frames = [orjson.dumps(request)] if given is None else [orjson.dumps(request), given]
         deadline = time.monotonic() + seconds
@@ -67,7 +67,9 @@ class Worker:
             said = b"".join(self._said).decode("utf-8", "replace").strip().splitlines()
             raise WorkerDiedError(said[-1].strip() if said else "its process ended") from None
         except WorkerTimeoutError:
-            self.end()
+            # a process that took much memory is some time in going, and whoever asked has a deadline
+            self._process.kill()
+            threading.Thread(target=self.end, name="enrich-policy-end", daemon=True).start()
             raise
         return reply
 
