@@ -203,7 +203,8 @@ def test_the_version_names_opa_and_the_runtime() -> None:
 def test_an_evaluation_past_its_limit_fails_in_time_and_the_next_one_is_answered(rules: WasmPolicies) -> None:
     assert ask(rules, "pairs", {"l": [1]}) == Defined(0)
     began = time.monotonic()
-    failed = ask(rules, "pairs", {"l": list(range(3000))}, limit_seconds=0.3)
+    # short of what it takes until its memory is spent, which is another failure
+    failed = ask(rules, "pairs", {"l": list(range(3000))}, limit_seconds=0.05)
     assert isinstance(failed, Failed)
     assert failed.code == "eval_cancel_error"
     # hours of work: any bound shows that it was stopped
