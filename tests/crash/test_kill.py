@@ -159,7 +159,8 @@ class Lane:
         return 0
 
     def _ended(self, life: Life, code: int | None, killed: bool) -> None:
-        if code == -signal.SIGKILL:
+        # 255: the fork server saw it end, and lost how
+        if code == -signal.SIGKILL or (killed and code == 255):
             if killed:
                 self.tally.at_random += 1
             elif life.failpoint is not None:

@@ -44,13 +44,13 @@ def run_and_kill(directory: Path, seed: int, failpoint: str | None, lines: int) 
 def check(directory: Path, answered: dict[str, tuple[str, ...]]) -> None:
     assert verify(directory).ok
     with open_journal(directory) as journal:
-        found = {str(r.seq): (str(r.seq), str(r.count), r.type, r.hash) for r in journal.read()}
-        batches = [r.batch for r in journal.read()]
+        records = list(journal.read())
+    found = {str(r.seq): (str(r.seq), str(r.count), r.type, r.hash) for r in records}
+    batches = [r.batch for r in records]
     lost = [a for seq, a in answered.items() if found.get(seq) != a]
     assert not lost
     keys = [k for b in batches if b is not None for k in b.keys]
     assert len(keys) == len(set(keys))
-    assert verify(directory).ok
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,5 @@ def test_forty_crashes_in_a_row_at_random_places(tmp_path: Path) -> None:
         for answer in run_and_kill(tmp_path, seed, failpoint, random_.randint(1, 200)):
             answered[answer[0]] = answer
         check(tmp_path, answered)
+    assert verify(tmp_path).ok
     assert len(answered) > 500

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -142,11 +143,13 @@ def test_a_callers_own_history_is_refused_by_every_way(
     assert _data_error(answer)["code"] == "history_forged"
 
 
-def test_history_at_a_configured_path_is_refused_there_and_at_the_top(service: Running) -> None:
-    from .running import serving
+def test_history_at_a_configured_path_is_refused_there_and_at_the_top(tmp_path: Path) -> None:
+    from .running import definitions, serving
 
-    environment = {"ENRICH_INPUT_HISTORY": "context.attributes.history"}
-    with serving(service.directory, "--data", "elsewhere", environment=environment) as other:
+    directory, at = definitions(tmp_path), "context.attributes.history"
+    policy = directory / "policies" / "authority.rego"
+    policy.write_text(policy.read_text().replace("input.history", f"input.{at}"))
+    with serving(directory, environment={"ENRICH_INPUT_HISTORY": at}) as other:
         both: list[dict[str, Any]] = [{"history": {}}, {"context": {"attributes": {"history": {}}}}]
         for forged in both:
             for answer in (
