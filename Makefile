@@ -40,7 +40,7 @@ serve: $(STAMP)
 # bytecode once, for the many processes that tests start, where the environment keeps Python from writing it
 test: tools lint
 	$(BIN)/python -m compileall -q enrich
-	PATH="$(CURDIR)/.make/bin:$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile
+	PATH="$(CURDIR)/.make/bin:$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ def con() -> Iterator[duckdb.DuckDBPyConnection]:
         yield made
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=events_of, asked=moments, lease=st.sampled_from([1, 3600]), stretch=st.sampled_from([1, 3, 1_000]))
 def test_both_ways_agree_with_each_other_and_notice_what_differs(
     con: duckdb.DuckDBPyConnection, batches: Any, asked: Any, lease: int, stretch: int

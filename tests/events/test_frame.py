@@ -205,7 +205,7 @@ def _decoded(text: str | None) -> Any:
         return text
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(_tables())
 def test_any_frame_gets_the_answers_of_its_rows(case: tuple[pa.Table, list[dict[str, Any]]]) -> None:
     table, rows = case

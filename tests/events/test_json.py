@@ -150,7 +150,7 @@ def test_whoever_wrote_it_it_is_read_back(value: Any, write: Any) -> None:
 _numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,22})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(_numbers)
 def test_a_number_is_exact_or_refused(text: str) -> None:
     try:
@@ -174,7 +174,7 @@ def _dict_of_distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.lists(_pieces, max_size=12).map("".join))
 def test_anything_is_decoded_losslessly_or_refused(text: str) -> None:
     data = text.encode("utf-8", "surrogatepass")

@@ -216,7 +216,7 @@ def _judged(given_event: object, bounds: Bounds) -> dict[str, Any] | EventError:
         return e
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.lists(nearly_events(), min_size=1, max_size=4))
 def test_any_event_is_accepted_canonically_or_refused_by_a_code(events: list[Any]) -> None:
     subject = parser()
@@ -240,7 +240,7 @@ def test_any_event_is_accepted_canonically_or_refused_by_a_code(events: list[Any
         assert again.batch.canonical == [canonical[i]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(nearly_events(), min_size=48, max_size=60), st.integers(0, 600))
 def test_an_event_s_answer_does_not_depend_on_its_neighbours(events: list[Any], ahead: int) -> None:
     subject = parser(attribute_keys=frozenset({"model", "k"}))
