@@ -48,6 +48,19 @@ def target(request: pytest.FixtureRequest, service: Running, tmp_path: Path) -> 
     return definitions(tmp_path), ("--data", "data")
 
 
+@pytest.fixture(scope="module", params=["data", "url"])
+def with_data(
+    request: pytest.FixtureRequest, service: Running, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, tuple[str, ...]]:
+    """The same, with an event in it, for those who only ask."""
+    directory = tmp_path_factory.mktemp("with-data")
+    given: tuple[Path, tuple[str, ...]] = (service.directory, ("--url", service.url))
+    if request.param == "data":
+        given = definitions(directory), ("--data", "data")
+    assert run(given, "ingest", lines(directory / "e.ndjson", event("there-is-data"))).returncode == 0
+    return given
+
+
 def run(target: tuple[Path, tuple[str, ...]], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     directory, flags = target
     return enrich(*arguments, *flags, cwd=directory)
@@ -172,10 +185,9 @@ def test_a_file_that_cannot_be_read_is_an_error_without_a_traceback(
     ],
 )
 def test_what_cannot_be_answered_is_an_error_with_its_code(
-    target: tuple[Path, tuple[str, ...]], arguments: tuple[str, ...], code: str, tmp_path: Path
+    with_data: tuple[Path, tuple[str, ...]], arguments: tuple[str, ...], code: str
 ) -> None:
-    run(target, "ingest", lines(tmp_path / "e.ndjson", event("there-is-data")))
-    answer = run(target, *arguments)
+    answer = run(with_data, *arguments)
     assert answer.returncode == 1
     assert f"error: {code}: " in answer.stderr
     assert "Traceback" not in answer.stderr
