@@ -63,6 +63,11 @@ def _dotted(value: str) -> str:
     return value
 
 
+def _on_one_path(a: str, b: str) -> bool:
+    """Whether two dotted paths are the same, or one lies above the other."""
+    return f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
+
+
 def _rules(value: tuple[str, ...]) -> tuple[str, ...]:
     for name in value:
         if not _RULE.fullmatch(name):
@@ -372,35 +377,28 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _paths_apart(self) -> Settings:
-        history = self.input_history.split(".")
-        paths = {f"input_{e}": p for e, p in self.input_paths().items()} | {
-            "input_approvers": self.input_approvers,
-            "input_instance": self.input_instance,
-            "input_materiality": self.input_materiality,
-            **self.declared_paths(),
-        }
-        for name, path in paths.items():
-            keys = path.split(".")
-            if keys[: len(history)] == history or history[: len(keys)] == keys:
+        for name, path in self._read_paths().items():
+            if _on_one_path(path, self.input_history):
                 raise ValueError(f"input_history `{self.input_history}` and {name} `{path}` lie on one path")
         return self
 
     @model_validator(mode="after")
     def _redacted_apart(self) -> Settings:
         """INVARIANT: nothing is redacted in one place of a record and stands in clear in another."""
-        read = {f"input_{e}": p for e, p in self.input_paths().items()} | self.declared_paths() | {
-            "input_approvers": self.input_approvers,
-            "input_history": self.input_history,
-            "input_instance": self.input_instance,
-            "input_materiality": self.input_materiality,
-        }
         for redacted in self.journal_redact:
-            mine = redacted.split(".")
-            for name, path in read.items():
-                theirs = path.split(".")
-                if mine[: len(theirs)] == theirs or theirs[: len(mine)] == mine:
+            for name, path in (self._read_paths() | {"input_history": self.input_history}).items():
+                if _on_one_path(redacted, path):
                     raise ValueError(f"journal_redact `{redacted}` and {name} `{path}` lie on one path")
         return self
+
+    def _read_paths(self) -> dict[str, str]:
+        """Setting to the dotted path of what is read from an input."""
+        return {f"input_{entity}": path for entity, path in self.input_paths().items()} | {
+            "input_approvers": self.input_approvers,
+            "input_instance": self.input_instance,
+            "input_materiality": self.input_materiality,
+            **self.declared_paths(),
+        }
 
     @model_validator(mode="after")
     def _kept_as_long_as_they_count(self) -> Settings:

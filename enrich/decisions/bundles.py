@@ -39,14 +39,14 @@ _END_BYTES: Final = 1024
 _FIELDS: Final = frozenset(("revision", "roots", "wasm", "rego_version", "file_rego_versions", "metadata"))
 
 
-def load_source(source: Path, verification: Verification, *, compiled: bool = False) -> PolicySet:
+def load_source(source: Path, verification: Verification) -> PolicySet:
     """The policies of a directory or of a bundle, whichever `source` is.
 
     Raises:
         PolicyError: see `load_policies` and `load_bundle`; `bundle_unsigned`, a directory where a key is set.
     """
     if source.is_file():
-        return load_bundle(source, verification, compiled=compiled)
+        return load_bundle(source, verification)
     if verification.key is not None and source.is_dir():
         raise PolicyError(
             f"`{source}` is a directory, which nobody signed",
@@ -56,11 +56,8 @@ def load_source(source: Path, verification: Verification, *, compiled: bool = Fa
     return load_policies(source)
 
 
-def load_bundle(path: Path, verification: Verification, *, compiled: bool = False) -> PolicySet:
+def load_bundle(path: Path, verification: Verification) -> PolicySet:
     """Read, verify and check a bundle.
-
-    Args:
-        compiled: take a bundle whose rules OPA compiled to WebAssembly; its modules lack those.
 
     Raises:
         PolicyError: `not_found`; `bundle_too_large`; `invalid_bundle`, no archive or one of another form;
@@ -74,7 +71,7 @@ def load_bundle(path: Path, verification: Verification, *, compiled: bool = Fals
     _verify(verification, signatures, files)
     _refuse_other_forms(files)
     manifest = _manifest(files.get(MANIFEST))
-    wasm = _wasm(manifest, files, compiled)
+    _refuse_compiled(manifest, files)
     modules: dict[str, str] = {}
     data: dict[str, Any] = {}
     for name, content in sorted(files.items()):
@@ -84,7 +81,7 @@ def load_bundle(path: Path, verification: Verification, *, compiled: bool = Fals
             if name.startswith("."):  # OPA drops the dots from where it stands
                 _malformed(f"{show(name)} is no place for data", file=name)
             add_document(data, content, name)
-    found = policy_set(modules, data, revision=manifest.get("revision", ""), wasm=wasm)
+    found = policy_set(modules, data, revision=manifest.get("revision", ""))
     _check_roots(manifest, found)
     return found
 
@@ -203,27 +200,17 @@ def _manifest(raw: bytes | None) -> dict[str, Any]:
     return manifest
 
 
-def _wasm(manifest: Mapping[str, Any], files: Mapping[str, bytes], compiled: bool) -> bytes | None:
-    """The compiled rules. INVARIANT: without them a bundle's modules lack rules, perhaps the one that denies."""
+def _refuse_compiled(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """INVARIANT: without the rules that OPA compiled a bundle's modules lack some, perhaps the one that denies."""
     found = [name for name in files if PurePosixPath(name).name == "policy.wasm"]
-    resolvers = manifest.get("wasm") or []
-    if not found and not resolvers:
-        if not any(is_module(name) for name in files) and any(name.endswith("plan.json") for name in files):
-            _unsupported("there is a plan in the bundle and no Rego", file="plan.json")
-        return None
-    if not compiled or len(found) != 1:
+    if found or manifest.get("wasm"):
         _unsupported(
-            "rules of the bundle are compiled to WebAssembly, which this evaluator does not take",
+            "rules of the bundle are compiled to WebAssembly: evaluators compile them themselves",
             file=found[0] if found else MANIFEST,
             hint="build it with `-t rego`",
         )
-    for one in resolvers if isinstance(resolvers, list) else [None]:
-        module, entry = (one.get(k) if isinstance(one, dict) else None for k in ("module", "entrypoint"))
-        if not isinstance(module, str) or not isinstance(entry, str) or module.removeprefix("/") != found[0]:
-            _malformed(f"the manifest's `wasm` names {show(module)}, which is not there", file=MANIFEST)
-        if not _within(entry, manifest["roots"]):
-            _outside(manifest, f"`{entry}`", found[0])
-    return files[found[0]]
+    if not any(is_module(name) for name in files) and any(name.endswith("plan.json") for name in files):
+        _unsupported("there is a plan in the bundle and no Rego", file="plan.json")
 
 
 def _check_roots(manifest: Mapping[str, Any], policies: PolicySet) -> None:

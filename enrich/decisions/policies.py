@@ -35,7 +35,6 @@ class PolicySet:
         packages: file name to package path.
         version: `sha256:...` of all that decides.
         revision: what the manifest of a bundle calls them; None where there is none.
-        wasm: the rules of a bundle that OPA compiled; its modules lack those.
     """
 
     modules: Mapping[str, str]
@@ -43,7 +42,6 @@ class PolicySet:
     data: Mapping[str, Any]
     version: str
     revision: str | None = None
-    wasm: bytes | None = None
 
 
 def load_policies(directory: Path, *, tests: bool = False) -> PolicySet:
@@ -97,7 +95,6 @@ def policy_set(
     data: Mapping[str, Any] | None = None,
     *,
     revision: str | None = None,
-    wasm: bytes | None = None,
 ) -> PolicySet:
     """A set from modules already in memory.
 
@@ -110,9 +107,7 @@ def policy_set(
     for name in sorted(modules):
         digest.update(orjson.dumps([name, modules[name]]))
     digest.update(orjson.dumps(data, option=orjson.OPT_SORT_KEYS))
-    if wasm is not None:
-        digest.update(wasm)
-    return PolicySet(dict(modules), packages, data, f"sha256:{digest.hexdigest()}", revision, wasm)
+    return PolicySet(dict(modules), packages, data, f"sha256:{digest.hexdigest()}", revision)
 
 
 def module_text(raw: bytes, name: str) -> str:

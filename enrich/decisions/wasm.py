@@ -98,14 +98,7 @@ class WasmEvaluator:
                 `unsafe_variable`, `recursion`, `rego_compile_error`) with file and line; `unknown_function` for a
                 built-in that is not there, with file, line and column; `refused_reference`; `data_conflict`.
         """
-        return self.prepare_module(policies, self.compile(policies))
-
-    def prepare_module(self, policies: PolicySet, compiled: CompiledPolicies) -> WasmPolicies:
-        """The same for policies that are compiled already.
-
-        Raises:
-            PolicyError: `unknown_function`, `data_conflict`, or `evaluator_crash` when the module is none of OPA's.
-        """
+        compiled = self.compile(policies)
         return WasmPolicies(policies, compiled, self._limit_seconds, self._instances, self._memory_bytes)
 
     def compile(self, policies: PolicySet) -> CompiledPolicies:

@@ -105,10 +105,13 @@ def write_aside_elsewhere(directory: Path, manifest: Manifest, types: Collection
         JournalFailedError: it did not come to its end; what it says is in the message.
     """
     arguments = [str(directory), str(manifest.number), ",".join(sorted(types)), str(int(disk.fsync))]
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, *arguments],
-        capture_output=True, timeout=_LIMIT_SECONDS, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, *arguments],
+            capture_output=True, timeout=_LIMIT_SECONDS, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise JournalFailedError(f"segment {manifest.number} can't be pruned: {show(str(error))}") from error
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
         raise JournalFailedError(f"segment {manifest.number} can't be pruned: {show(said)}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["DAY_US", "agent_name", "table", "write_parquet"]
+__all__ = ["AGENTS", "DAY_US", "agent_name", "document", "table", "write_parquet"]
 
 DAY_US = 86_400_000_000
+#: how many agents requests are about
+AGENTS = 10_000
 _KINDS = np.array(["execution", "authority"])
 _RUN = np.array(["succeeded", "failed", "timed_out", "cancelled"])
 _AUTHORITY = np.array(["allowed", "required_human", "approved", "rejected", "overridden"])
@@ -18,6 +21,24 @@ _AUTHORITY = np.array(["allowed", "required_human", "approved", "rejected", "ove
 
 def agent_name(i: int) -> str:
     return f"agent-{i:06d}"
+
+
+def document(i: int) -> dict[str, Any]:
+    """A request about one of the agents."""
+    agent = i * 7919 % AGENTS
+    return {
+        "instance": {
+            "instance_id": f"inst-{i:08d}",
+            "workflow_id": f"workflow-{i % 200:03d}",
+            "workflow_version": "v3",
+            "materiality": "HIGH",
+            "owning_team_id": f"team-{agent % 200:04d}",
+        },
+        "execution": {"current_state": "RUNNING", "step": "refund", "cost_estimate": 12.5},
+        "context": {"domain": "payments", "trigger": "webhook", "attributes": {"amount": 400, "currency": "EUR"}},
+        "identity": {"actor_id": agent_name(agent), "roles": ["agent"]},
+        "policy": {"policy_version_id": "2026-11-01"},
+    }
 
 
 def table(

@@ -18,13 +18,12 @@ import orjson
 from enrich import Engine
 from enrich.engine.results import Decision
 from enrich.settings import Settings
-from tests.bench.data import agent_name, table
+from tests.bench.data import AGENTS, document, table
 from tests.bench.measure import Row, in_turns
 from tests.bench.servers import Load, enrich_server, free_port, opa_server, wrk
 
-__all__ = ["AGENTS", "PATH", "POLICY", "decide", "document"]
+__all__ = ["PATH", "POLICY", "decide"]
 
-AGENTS = 10_000
 PATH = ("bench", "decision")
 #: reads five signals of two windows, and says why
 POLICY = """\
@@ -47,24 +46,6 @@ day := input.history.agent.last_24h
 
 week := input.history.agent.last_7d
 """
-
-
-def document(i: int) -> dict[str, Any]:
-    """A request about one of the agents."""
-    agent = i * 7919 % AGENTS
-    return {
-        "instance": {
-            "instance_id": f"inst-{i:08d}",
-            "workflow_id": f"workflow-{i % 200:03d}",
-            "workflow_version": "v3",
-            "materiality": "HIGH",
-            "owning_team_id": f"team-{agent % 200:04d}",
-        },
-        "execution": {"current_state": "RUNNING", "step": "refund", "cost_estimate": 12.5},
-        "context": {"domain": "payments", "trigger": "webhook", "attributes": {"amount": 400, "currency": "EUR"}},
-        "identity": {"actor_id": agent_name(agent), "roles": ["agent"]},
-        "policy": {"policy_version_id": "2026-11-01"},
-    }
 
 
 def decide(root: Path, events: int = 1_000_000) -> list[Row]:

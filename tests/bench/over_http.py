@@ -11,13 +11,12 @@ from pathlib import Path
 import httpx
 
 from enrich import Engine
-from tests.bench.data import agent_name, table
+from tests.bench.data import AGENTS, agent_name, document, table
 from tests.bench.measure import Row
 from tests.bench.servers import Load, echo_server, enrich_server, wrk
 
 __all__ = ["http"]
 
-_AGENTS = 10_000
 _FIVE = [
     "agent.last_24h.executions",
     "agent.last_24h.failures",
@@ -25,23 +24,6 @@ _FIVE = [
     "agent.last_7d.executions",
     "agent.last_7d.failure_rate",
 ]
-
-
-def _document(i: int) -> dict[str, object]:
-    agent = i * 7919 % _AGENTS
-    return {
-        "instance": {
-            "instance_id": f"inst-{i:08d}",
-            "workflow_id": f"workflow-{i % 200:03d}",
-            "workflow_version": "v3",
-            "materiality": "HIGH",
-            "owning_team_id": f"team-{agent % 200:04d}",
-        },
-        "execution": {"current_state": "RUNNING", "step": "refund", "cost_estimate": 12.5},
-        "context": {"domain": "payments", "trigger": "webhook", "attributes": {"amount": 400, "currency": "EUR"}},
-        "identity": {"actor_id": agent_name(agent), "roles": ["agent"]},
-        "policy": {"policy_version_id": "2026-11-01"},
-    }
 
 
 def _median(loads: list[Load]) -> Load:
@@ -52,9 +34,9 @@ def http(root: Path, events: int = 1_000_000) -> list[Row]:
     """Everything that goes over a socket; the echo answers the very bytes that the service answers."""
     end = time.time_ns() // 1000 - 60_000_000
     with Engine.open(root / "http", queries="queries", policies="policies") as engine:
-        engine.record(table(events, _AGENTS, end_us=end))
+        engine.record(table(events, AGENTS, end_us=end))
     rows: list[Row] = []
-    documents = [_document(i) for i in range(64)]
+    documents = [document(i) for i in range(64)]
     with enrich_server(root / "http") as ours, echo_server("fastapi") as echo, echo_server("bare") as bare:
         for name, select, target in (("5 signals", _FIVE, 0.60), ("the whole catalog", None, 0.45)):
             bodies = [json.dumps({"input": d, **({"select": select} if select else {})}).encode() for d in documents]
@@ -125,7 +107,7 @@ class _Ingest:
         self._url = url
         self._stop = threading.Event()
         self.sent = 0
-        rows = table(200_000, _AGENTS, end_us=end, first=first, seed=first).to_pylist()
+        rows = table(200_000, AGENTS, end_us=end, first=first, seed=first).to_pylist()
         for row in rows:
             row["occurred_at"] = row["occurred_at"].isoformat()
         self._lines = [json.dumps({k: v for k, v in row.items() if v is not None}) for row in rows]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from enrich import Engine
 from enrich.settings import Settings
-from tests.bench.data import table
-from tests.bench.decisions import AGENTS, PATH, POLICY, document
+from tests.bench.data import AGENTS, document, table
+from tests.bench.decisions import PATH, POLICY
 from tests.bench.measure import Row
 
 __all__ = ["past"]
